@@ -1,0 +1,82 @@
+"""The only place where a failing upstream becomes a response."""
+
+import asyncio
+
+from .asgi import ASGIApp, Receive, Scope, Send, answer, problem
+from .clock import Clock
+from .errors import Aborted, UpstreamError
+from .exchange import CALL, EXCHANGE, Call, Exchange
+from .ticker import Ticker
+
+
+def boundary(app: ASGIApp, name: str, total: float, ticker: Ticker, clock: Clock) -> ASGIApp:
+    """Make a Call of what goes in, and a response of what goes wrong. `total`: seconds for the whole call."""
+    monotonic = clock.monotonic
+    current_task, get_running_loop = asyncio.current_task, asyncio.get_running_loop
+
+    async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope[EXCHANGE]
+        now = monotonic()
+        task = current_task()
+        call = Call(name, send, now, min(now + total, exchange.deadline), task)
+        if exchange.foreign:
+            call.receive = receive
+        exchange.calls.append(call)
+        scope[CALL] = call
+        ticker.add(call, get_running_loop())
+        try:
+            await app(scope, receive, call.send)
+            return
+        except UpstreamError as error:
+            failure = error
+        except asyncio.CancelledError:
+            if call.left:
+                exchange.left = True
+            if not call.expired or task is None or task.uncancel():
+                raise
+            failure = UpstreamError("total_timeout", call.phase)
+        finally:
+            ticker.discard(call)
+            call.close()
+        await fail(scope, send, call, failure)
+
+    return upstream
+
+
+async def fail(scope: Scope, send: Send, call: Call, failure: UpstreamError) -> None:
+    exchange: Exchange = scope[EXCHANGE]
+    exchange.outcome, exchange.cause = "upstream_failed", failure.reason
+    if scope["type"] == "websocket" and call.started:
+        await send({"type": "websocket.close", "code": 1011, "reason": "the upstream failed"})
+        return
+    if call.started:
+        exchange.outcome = "aborted"
+        raise Aborted(str(failure)) from failure
+    body = problem(
+        failure.status,
+        failure.reason,
+        DETAILS[failure.reason],
+        request_id=exchange.id,
+        route=exchange.route,
+        upstream=call.upstream,
+    )
+    await answer(scope, send, failure.status, body, RETRY_SOON if failure.status == 503 else ())
+
+
+RETRY_SOON = ((b"retry-after", b"1"),)
+
+# What a caller may know. The address of the target and the system's words stay in the log.
+DETAILS = {
+    "connect_failed": "The upstream could not be reached.",
+    "connect_timeout": "The upstream took too long to accept a connection.",
+    "tls_failed": "No secure connection to the upstream could be made.",
+    "reset": "The upstream closed the connection before it had answered.",
+    "protocol_error": "The answer of the upstream is not valid HTTP.",
+    "idle_timeout": "The upstream took too long to answer.",
+    "total_timeout": "The time for this request is over.",
+    "no_target": "The upstream has no target that could be asked.",
+    "pool_full": "Too many requests wait for this upstream.",
+    "pool_timeout": "No connection to the upstream became free in time.",
+    "raised": "The upstream failed.",
+    "incomplete": "The upstream did not finish its answer.",
+}

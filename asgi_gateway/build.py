@@ -1,0 +1,84 @@
+"""The only place that hands a component what it may use while its chain is built."""
+
+import random
+from collections.abc import Callable, Coroutine, Hashable
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+
+from .asgi import ASGIApp
+from .clock import Clock
+from .consumers import Consumers
+from .refusing import Refusing
+
+if TYPE_CHECKING:
+    from .compiler import Compiler
+
+T = TypeVar("T")
+
+
+class Dial(Generic[T]):
+    """One live setting that can be turned while requests run."""
+
+    __slots__ = ("_ge", "_le", "name", "value")
+
+    def __init__(self, name: str, value: T, ge: Any = None, le: Any = None) -> None:
+        self.name = name
+        self._ge = ge
+        self._le = le
+        self.set(value)
+
+    def set(self, value: T) -> None:
+        bound = cast(Any, value)
+        if (self._ge is not None and bound < self._ge) or (self._le is not None and bound > self._le):
+            raise ValueError(f"{self.name} goes from {self._ge} to {self._le}, not to {value}")
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"<Dial {self.name} {self.value}>"
+
+
+class ChainBuild:
+    """The Build of one component in one chain."""
+
+    def __init__(
+        self, compiler: "Compiler", owner: str, component: str, position: int, mode: Literal["enforce", "report"]
+    ) -> None:
+        self._compiler = compiler
+        self._component = component
+        self._position = position
+        self.owner = owner
+        self.mode: Literal["enforce", "report"] = mode
+        self.consumers: Consumers = compiler.consumers
+        self.clock: Clock = compiler.kernel.clock
+        self.dice: random.Random = compiler.kernel.dice
+
+    def upstream(self, name: str) -> ASGIApp:
+        return self._compiler.upstream(name, self.owner)
+
+    def keep(
+        self,
+        key: Hashable,
+        make: Callable[[], T],
+        *,
+        run: Callable[[T], Coroutine[Any, Any, None]] | None = None,
+        close: Callable[[T], Coroutine[Any, Any, None]] | None = None,
+        shared: bool = False,
+    ) -> T:
+        place = () if shared else (self.owner, self._position)
+        return self._compiler.lease.keep((self._component, *place, key), make, run, close)
+
+    def refuse(self, app: ASGIApp) -> Refusing:
+        return Refusing(app, self._component, reporting=self.mode == "report")
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> bool:
+        return self._compiler.kernel.spawn(coroutine)
+
+    def dial(self, name: str, default: T, *, ge: Any = None, le: Any = None) -> Dial[T]:
+        full = f"{self.owner.replace(' ', '/')}/{self._component}/{name}"
+        if self._position:
+            full = f"{full}/{self._position + 1}"
+        dial = self._compiler.lease.keep(("dial", full, default, ge, le), lambda: Dial(full, default, ge, le))
+        self._compiler.dials[full] = dial
+        return dial
+
+    def on_live(self, function: Callable[[], None]) -> None:
+        self._compiler.on_live.append(function)

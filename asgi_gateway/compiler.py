@@ -1,0 +1,273 @@
+"""The only place where chains are folded: turns a declaration into what serves requests."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from .asgi import ASGIApp, Receive, Scope, Send
+from .boundary import boundary
+from .build import ChainBuild, Dial
+from .conditions import conditional
+from .config import Chain, GatewayConfig, Route, Upstream, Use
+from .consumers import Consumers
+from .dispatch import dispatch
+from .errors import ConfigError, Problem
+from .exchange import EXCHANGE
+from .forwarding import Trusted
+from .kernel import Kernel
+from .live import Live, Plan, Serving
+from .opening import Opened, open_upstream
+from .paths import canonical
+from .plugins import suggestion
+from .probes import probes
+from .references import check_references
+from .refusing import refuse
+from .resources import Lease
+from .routing import Entry, Pattern, Table
+from .stage import Stage
+
+T = TypeVar("T")
+
+logger = logging.getLogger("asgi_gateway")
+
+MUST_SERVE = (Stage.GUARD, Stage.AUTH, Stage.LIMIT)
+"""Stages that a WebSocket must not get around."""
+
+
+def compile_config(config: GatewayConfig, kernel: Kernel) -> Iterator[Live | None]:
+    """Compile step by step: yields None between the steps, so that a server can serve in between, and the Live at last.
+
+    Raises ConfigError with all problems; then nothing is held that was not held before.
+    """
+    lease = kernel.resources.lease()
+    try:
+        yield from Compiler(config, kernel, lease).run()
+    except BaseException:
+        lease.release()
+        raise
+
+
+class Compiler:
+    """Holds what is known while one configuration is compiled."""
+
+    def __init__(self, config: GatewayConfig, kernel: Kernel, lease: Lease) -> None:
+        self.config = config
+        self.kernel = kernel
+        self.lease = lease
+        self.consumers = Consumers(config.consumers)
+        self.dials: dict[str, Dial[object]] = {}
+        self.on_live: list[Callable[[], None]] = []
+        self._opened: dict[str, Opened] = {}
+        self._apps: dict[str, ASGIApp] = {}
+        self._opening: list[str] = []
+        self._problems: list[Problem] = []
+        self._warnings: list[Problem] = []
+
+    def run(self) -> Iterator[Live | None]:
+        config = self.config
+        if problems := check_references(config):
+            raise ConfigError(problems)
+        for name in config.upstreams:
+            self._attempt(self.upstream, name, "")
+            yield None
+        entries, plans = [], []
+        for route in config.routes:
+            if route.enabled and (made := self._attempt(self._route, route)):
+                entries.append(made[0])
+                plans.append(made[1])
+            yield None
+        table = self._attempt(Table, [*entries, *probes(config.probes, self.kernel)])
+        unmatched = self._attempt(self._unmatched)
+        trusted = self._attempt(Trusted, config.trusted_proxies)
+        if self._problems or table is None or unmatched is None or trusted is None:
+            raise ConfigError(self._problems)
+        pools = [opened.pool for opened in self._opened.values() if opened.pool is not None]
+        yield Live(
+            config=config,
+            table=table,
+            canonical=canonical(config.paths),
+            trusted=trusted,
+            consumers=self.consumers,
+            unmatched=unmatched,
+            plan=tuple(plans),
+            warnings=(*self._warnings, *table.shadowed()),
+            lease=self.lease,
+            dials=self.dials,
+            on_live=[*(pool.open for pool in pools), *self.on_live],
+            on_end=[pool.close for pool in pools],
+        )
+
+    def _attempt(self, function: Callable[..., T], *args: object) -> T | None:
+        """Go on after a ConfigError, so that all problems are found at once."""
+        try:
+            return function(*args)
+        except ConfigError as error:
+            self._problems += error.problems
+            return None
+
+    # Upstreams
+
+    def upstream(self, name: str, owner: str) -> ASGIApp:
+        """The app of an upstream, compiled when it is first asked for."""
+        if name in self._apps:
+            return self._apps[name]
+        where = owner or f"upstream {name}"
+        if name in self._opening:
+            circle = " -> ".join([*self._opening[self._opening.index(name) :], name])
+            raise ConfigError(Problem(f"upstreams call each other in a circle: {circle}", where))
+        if name not in self.config.upstreams:
+            hint = suggestion(name, self.config.upstreams)
+            raise ConfigError(Problem(f"no upstream is called {name!r}", where, hint))
+        self._opening.append(name)
+        try:
+            self._apps[name] = self._upstream(name, self.config.upstreams[name])
+        finally:
+            self._opening.pop()
+        return self._apps[name]
+
+    def _upstream(self, name: str, options: Upstream) -> ASGIApp:
+        owner = f"upstream {name}"
+        opened = self._opened[name] = open_upstream(name, options, self)
+        app = self.fold(options.components, opened.app, owner)
+        return boundary(app, name, options.timeout.total, self.kernel.ticker, self.kernel.clock)
+
+    # Routes
+
+    def _route(self, route: Route) -> tuple[Entry[Serving], Plan]:
+        owner = f"route {route.name}"
+        pattern = self._pattern(route, owner)
+        uses = self._uses(route)
+        end = dispatch(route, pattern, self._apps)
+        self.upstream(route.upstream, owner)
+        serving = Serving(
+            upstream=route.upstream,
+            http=self.fold(uses, end, owner),
+            websocket=self.fold(uses, end, owner, "websocket") if route.websocket else None,
+            timeout=route.timeout,
+            answers_preflight=any(use.component.answers_preflight for use in uses if use.enabled),
+        )
+        entry = Entry(
+            name=route.name,
+            pattern=pattern,
+            methods=frozenset(route.methods),
+            hosts=tuple(host.lower() for host in route.host),
+            headers=tuple((name.lower().encode(), value.encode()) for name, value in route.headers),
+            query=route.query,
+            priority=route.priority,
+            payload=serving,
+        )
+        return entry, self._plan(route, uses)
+
+    def _pattern(self, route: Route, owner: str) -> Pattern:
+        try:
+            return Pattern(route.path)
+        except ValueError as error:
+            raise ConfigError(Problem(str(error), owner)) from None
+
+    def _uses(self, route: Route) -> list[Use]:
+        """The components of a route: the global ones, those of its policies, its own."""
+        shared = [use for name in route.policies for use in self.config.policies[name]]
+        return [*self.config.components, *shared, *route.components]
+
+    def _unmatched(self) -> ASGIApp:
+        """The chain of requests that match no route: they are observed and guarded, and told so."""
+        early = [use for use in self.config.components if use.component.stage <= Stage.GUARD]
+        return self.fold(early, refused, "requests without a route")
+
+    def _plan(self, route: Route, uses: Sequence[Use]) -> Plan:
+        upstream = self.config.upstreams[route.upstream]
+        return Plan(
+            name=route.name,
+            path=route.path,
+            methods=route.methods,
+            hosts=route.host,
+            upstream=route.upstream,
+            targets=self._opened[route.upstream].targets,
+            chain=names(uses, "http"),
+            upstream_chain=names(upstream.components, "http"),
+            websocket_chain=names(uses, "websocket") if route.websocket else None,
+        )
+
+    # The fold
+
+    def fold(self, uses: Sequence[Use], app: ASGIApp, owner: str, kind: str = "http") -> ASGIApp:
+        """Wrap `app` into the components that serve this kind of scope, the innermost first."""
+        seen: dict[str, int] = {}
+        builds = []
+        for use in in_order(uses):
+            name = use.component.name
+            position = seen.get(name, 0)
+            seen[name] = position + 1
+            self._check_side(use, owner)
+            if kind in use.component.serves:
+                builds.append((use, ChainBuild(self, owner, name, position, use.mode)))
+            elif kind == "websocket" and use.component.stage in MUST_SERVE:
+                raise ConfigError(
+                    Problem(
+                        f"{name} does not serve WebSocket, so that a handshake would get around it",
+                        owner,
+                        "take `websocket: true` or the component away",
+                    )
+                )
+        for use, build in reversed(builds):
+            inner = self._wrap(use, app, build)
+            app = conditional(inner, app, use.when) if use.when is not None else inner
+        return app
+
+    def _wrap(self, use: Use, app: ASGIApp, build: ChainBuild) -> ASGIApp:
+        name, where = use.component.name, f"{build.owner}: {use.component.name}"
+        try:
+            inner = use.component.wrap(app, build)
+        except ConfigError as error:
+            raise ConfigError(
+                replace(problem, where=f"{where}: {problem.where}" if problem.where else where)
+                for problem in error.problems
+            ) from error
+        except Exception as error:
+            logger.debug("%s could not be built", where, exc_info=True)
+            raise ConfigError(Problem(f"building {name} failed: {type(error).__name__}: {error}", where)) from error
+        if not callable(inner):
+            raise ConfigError(Problem(f"{name}.wrap returned {inner!r}, not an ASGI app", where))
+        return inner
+
+    def _check_side(self, use: Use, owner: str) -> None:
+        """A component stands where its stage belongs, and is asked only what it can know there."""
+        name, stage = use.component.name, use.component.stage
+        on_upstream = owner.startswith("upstream ")
+        if on_upstream and not stage.on_upstreams:
+            raise ConfigError(Problem(f"{name} ({stage.name}) belongs on a route, not on an upstream", owner))
+        if not on_upstream and not stage.on_routes:
+            raise ConfigError(Problem(f"{name} ({stage.name}) belongs on an upstream, not on a route", owner))
+        if use.when is not None and stage <= Stage.AUTH and use.when.consumer:
+            raise ConfigError(
+                Problem(f"{name} ({stage.name}) comes before it is known who is calling: when.consumer is never true", owner)
+            )
+        if use.when is not None and stage in (Stage.GUARD, Stage.AUTH) and (use.when.headers or use.when.query):
+            warning = Problem(f"{name} depends on headers or query, which the caller chooses", owner)
+            if warning not in self._warnings:
+                self._warnings.append(warning)
+
+
+def in_order(uses: Chain | Sequence[Use]) -> list[Use]:
+    """The enabled entries as they stand in a chain, outermost first: by stage, then rank, then as listed."""
+    there = [use for use in uses if use.enabled]
+    return sorted(there, key=lambda use: (use.component.stage, use.component.rank))
+
+
+def names(uses: Sequence[Use], kind: str) -> tuple[str, ...]:
+    """What `check` prints of a chain."""
+    return tuple(
+        use.component.name
+        + (" [report]" if use.mode == "report" else "")
+        + (" [when]" if use.when is not None else "")
+        for use in in_order(uses)
+        if kind in use.component.serves
+    )
+
+
+async def refused(scope: Scope, receive: Receive, send: Send) -> None:
+    """The end of the chain of requests that match no route."""
+    refusal = scope[EXCHANGE].refused
+    assert refusal is not None
+    await refuse(scope, send, refusal)

@@ -1,0 +1,138 @@
+"""The only place that says what a component is and what it may use while its chain is built."""
+
+import random
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from .asgi import ASGIApp, Headers, Receive, Scope, Send
+from .clock import Clock
+from .consumers import Consumers
+from .stage import Stage
+
+T = TypeVar("T")
+
+
+class Component(BaseModel):
+    """The options of one step in a chain, and `wrap`, which makes that step.
+
+        class Hello(Component, name="hello", stage=Stage.TRANSFORM): ...
+
+    Options are frozen, hashable and described: a component says what it does, and keeps nothing. State belongs into the
+    closure that `wrap` returns, or into `build.keep` if it shall survive a reload.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+    name: ClassVar[str]
+    stage: ClassVar[Stage]
+    rank: ClassVar[int] = 0
+    """Orders components inside one stage, where that matters: lower stands further out."""
+    serves: ClassVar[frozenset[str]] = frozenset({"http"})
+    """The scope types that it handles: http, websocket."""
+    refuses: ClassVar[bool] = False
+    """Whether it may refuse a request; only then `mode: report` means something."""
+    answers_preflight: ClassVar[bool] = False
+    """Whether it answers CORS preflights, so that a route with it is found by Access-Control-Request-Method."""
+
+    def __init_subclass__(
+        cls,
+        name: str | None = None,
+        stage: Stage | None = None,
+        rank: int | None = None,
+        serves: frozenset[str] | None = None,
+        refuses: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        given = {"name": name, "stage": stage, "rank": rank, "serves": serves, "refuses": refuses}
+        for key, value in given.items():
+            if value is not None:
+                setattr(cls, key, value)
+
+    def wrap(self, app: ASGIApp, build: "Build") -> ASGIApp:
+        """Return an ASGI app around `app`. Does all the work that can be done once; synchronous; may raise ConfigError."""
+        raise NotImplementedError(f"component {self.name!r} has no wrap(self, app, build)")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a component does not let a request pass, and how the caller is told."""
+
+    status: int
+    reason: str
+    """For machines: one short word in snake_case, the same for every request that is refused so."""
+    headers: Headers = ()
+    detail: str = ""
+    component: str = ""
+
+
+class Refuse(Protocol):
+    """Answers with a problem, or, under `mode: report`, records the refusal and goes on."""
+
+    reporting: bool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None: ...
+
+
+class Dial(Protocol):
+    """One live setting that can be turned while requests run."""
+
+    name: str
+    value: Any
+
+    def set(self, value: Any) -> None:
+        """Turn it; ValueError outside its bounds."""
+        ...
+
+
+class Build(Protocol):
+    """What a component may use while its chain is built."""
+
+    owner: str
+    """`route orders` or `upstream orders`: for messages."""
+    mode: Literal["enforce", "report"]
+    consumers: Consumers
+    clock: Clock
+    dice: random.Random
+
+    def upstream(self, name: str) -> ASGIApp:
+        """The compiled chain of an upstream; ConfigError if there is none of that name, or if they form a circle."""
+        ...
+
+    def keep(
+        self,
+        key: Hashable,
+        make: Callable[[], T],
+        *,
+        run: Callable[[T], Coroutine[Any, Any, None]] | None = None,
+        close: Callable[[T], Coroutine[Any, Any, None]] | None = None,
+        shared: bool = False,
+    ) -> T:
+        """Made once; the same object again after a reload that asks for it under an equal key.
+
+        The key is namespaced by component, owner and position unless `shared`, and names only what the state depends
+        on (the rule of a limiter, not its message). `run` is a supervised coroutine, started with the gateway; `close`
+        is awaited when the last configuration that asked for it is gone.
+        """
+        ...
+
+    def refuse(self, app: ASGIApp) -> Refuse:
+        """What to call in order to refuse; `app` is where a request goes on that is only reported."""
+        ...
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> bool:
+        """Run something beside the requests: bounded, ended at shutdown. False if there are too many already."""
+        ...
+
+    def dial(self, name: str, default: T, *, ge: Any = None, le: Any = None) -> "Dial":
+        """A live setting, for example a percentage; it keeps its value over reloads while its default stays the same."""
+        ...
+
+    def on_live(self, function: Callable[[], None]) -> None:
+        """Call `function` after the swap. `wrap` itself changes nothing that it kept: the build may still be refused."""
+        ...

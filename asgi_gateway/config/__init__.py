@@ -1,0 +1,42 @@
+"""The only place that says what a user declares. The models are the Python API and the file format alike."""
+
+from .chain import POLICY, Chain, Use, When
+from .gateway import GatewayConfig, PluginsConfig, Route
+from .model import Methods, Model, Name, Pairs, read_pairs
+from .server import Limits, Paths, Probes, Server, ServerTLS
+from .upstream import (
+    EjectionConfig,
+    HealthConfig,
+    PoolConfig,
+    TargetConfig,
+    TimeoutConfig,
+    Upstream,
+    UpstreamTLS,
+)
+
+__all__ = [
+    "POLICY",
+    "Chain",
+    "EjectionConfig",
+    "GatewayConfig",
+    "HealthConfig",
+    "Limits",
+    "Methods",
+    "Model",
+    "Name",
+    "Pairs",
+    "Paths",
+    "PluginsConfig",
+    "PoolConfig",
+    "Probes",
+    "Route",
+    "Server",
+    "ServerTLS",
+    "TargetConfig",
+    "TimeoutConfig",
+    "Upstream",
+    "UpstreamTLS",
+    "Use",
+    "When",
+    "read_pairs",
+]

@@ -1,0 +1,169 @@
+"""The only place that says what a service behind the gateway is, and what protects it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+
+from ..endpoint import Endpoint
+from ..mistake import below, mistake
+from ..units import Span, Time
+from .chain import Chain, find, make, offered, read_entry
+from .model import Host, ImportPath, Model, Url, UrlPath
+
+
+def read_target(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class TargetConfig(Model):
+    """One place where an upstream is served."""
+
+    url: Url = ""
+    """`http://host:port`, `https://host`, or `unix:/path` for HTTP over a unix socket."""
+    asgi: ImportPath = ""
+    """`package.module:app`: an ASGI app in this process instead of a URL."""
+    weight: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Its share of the requests; 0 gets none."""
+
+    @model_validator(mode="after")
+    def one_of_both(self) -> "TargetConfig":
+        if bool(self.url) == bool(self.asgi):
+            raise mistake("a target has either a url or an asgi app")
+        return self
+
+
+Target = Annotated[TargetConfig, BeforeValidator(read_target, json_schema_input_type=TargetConfig | str)]
+
+
+class PoolConfig(Model):
+    """Connections to each target of an upstream."""
+
+    max_connections: Annotated[int, Field(ge=1)] = 200
+    """Connections to one target at one time, in one worker."""
+    max_waiting: Annotated[int, Field(ge=0)] = 1000
+    """Requests that may wait for one of them; more get 503."""
+    wait: Time = 1.0
+    """How long a request may wait for one; then 503."""
+    keep_alive: Time = 30.0
+    """How long an idle connection is kept."""
+
+
+class TimeoutConfig(Model):
+    """How long the phases of a call may take."""
+
+    connect: Span = 2.0
+    """Until a new connection stands, TLS included."""
+    idle: Span = 30.0
+    """Between two pieces of the answer, and until its head."""
+    total: Span = 30.0
+    """The whole call, all attempts; an event stream that has begun is not cut."""
+
+
+class HealthConfig(Model):
+    """Active health checks: a GET to each target. `http` targets only."""
+
+    path: Annotated[UrlPath, Field(min_length=1)] = "/"
+    """What is asked for."""
+    interval: Span = 5.0
+    """Between two checks of one target."""
+    timeout: Span = 1.0
+    """A check that takes longer failed."""
+    statuses: tuple[Annotated[int, Field(ge=100, le=599)], ...] = (200, 204)
+    """Answers that count as healthy."""
+    healthy: Annotated[int, Field(ge=1)] = 2
+    """Good answers in a row that bring a target back."""
+    unhealthy: Annotated[int, Field(ge=1)] = 3
+    """Bad answers in a row that take it out."""
+
+
+class EjectionConfig(Model):
+    """Passive health: a target whose calls fail is left out for a while."""
+
+    failures: Annotated[int, Field(ge=1)] = 5
+    """Failed calls in a row (no connection, reset, timeout, 502, 503, 504)."""
+    duration: Span = 10.0
+    """How long it is left out."""
+    max_percent: Annotated[int, Field(ge=0, le=100)] = 50
+    """The largest part of the targets that may be out at one time."""
+
+
+class UpstreamTLS(Model):
+    """How targets with `https` are spoken to."""
+
+    verify: bool = True
+    """Whether the certificate of the target is checked."""
+    ca: str = ""
+    """PEM file of authorities instead of the system's."""
+    certificate: str = ""
+    """PEM file with a client certificate."""
+    key: str = ""
+    """PEM file with its key."""
+    server_name: str = ""
+    """The name to ask for (SNI) and to check, instead of the target's host."""
+
+
+class Upstream(Model):
+    """A service behind the gateway, and what protects it."""
+
+    targets: tuple[Target, ...] = ()
+    """Where it is served: URLs, or mappings with url or asgi, and weight."""
+    asgi: ImportPath = ""
+    """`package.module:app`: short for one target that is an ASGI app in this process."""
+    endpoint: SerializeAsAny[Endpoint] | None = None
+    """Another kind of upstream, from a plugin."""
+    balancer: Literal["round_robin", "random", "least_requests"] = "round_robin"
+    """How a target is picked."""
+    host: Host = "preserve"
+    """The Host header sent: `preserve` the caller's, the `target`'s own, or a literal name."""
+    forwarded: Literal["x_forwarded", "forwarded", "both", "none"] = "x_forwarded"
+    """Which forwarding headers are sent: X-Forwarded-For, -Proto, -Host; Forwarded (RFC 7239); both; none."""
+    transport: Literal["http1", "httpx"] = "http1"
+    """What carries the requests: the gateway's own HTTP/1.1, or httpx."""
+    pool: PoolConfig = PoolConfig()
+    """Connections to each target."""
+    timeout: TimeoutConfig = TimeoutConfig()
+    """How long a call may take."""
+    tls: UpstreamTLS = UpstreamTLS()
+    """For `https` targets."""
+    health: HealthConfig | None = None
+    """Active health checks."""
+    ejection: EjectionConfig | None = EjectionConfig()
+    """Passive health; `null` switches it off."""
+    components: Chain = ()
+    """What stands around every call: TRANSFORM, RESCUE, RETRY, PROTECT."""
+
+    @field_validator("endpoint", mode="before")
+    @classmethod
+    def read_endpoint(cls, value: Any, info: ValidationInfo) -> Any:
+        """Accept `name`, `{name: options}` or an endpoint. The type of a name comes from `info.context`."""
+        if value is None or isinstance(value, Endpoint):
+            return value
+        name, options = read_entry(value, "endpoint: {name: {option: value}}")
+        kind = find(offered(info).endpoints, "endpoint", name)
+        try:
+            return make(kind, options, info)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                "Endpoint", below(name, error), hide_input=True
+            ) from None
+
+    @field_serializer("endpoint", mode="wrap", when_used="unless-none")
+    def write_endpoint(self, value: Endpoint, handler: SerializerFunctionWrapHandler) -> Any:
+        """The endpoint as a file has it."""
+        return {value.name: handler(value)}
+
+    @model_validator(mode="after")
+    def one_kind(self) -> "Upstream":
+        if bool(self.targets) + bool(self.asgi) + (self.endpoint is not None) != 1:
+            raise mistake("an upstream has exactly one of: targets, asgi, endpoint")
+        return self

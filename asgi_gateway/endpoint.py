@@ -1,0 +1,32 @@
+"""The only place that says what stands at the end of an upstream's chain."""
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from .asgi import ASGIApp
+from .component import Build
+
+
+class Endpoint(BaseModel):
+    """The options of a kind of upstream, and `open`, which makes the ASGI app that answers for it.
+
+        class Bus(Endpoint, name="redis_bus"): ...
+
+    Written in a file as `upstreams: {bus: {endpoint: {redis_bus: {...}}}}`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is not None:
+            cls.name = name
+
+    def open(self, build: Build) -> ASGIApp:
+        """Return the app that answers. It runs inside the boundary: it may raise UpstreamError before its head."""
+        raise NotImplementedError(f"endpoint {self.name!r} has no open(self, build)")

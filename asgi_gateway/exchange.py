@@ -1,0 +1,289 @@
+"""The only place that knows what happened to one request (Exchange) and to one call to an upstream (Call)."""
+
+import logging
+from asyncio import Future, Task
+from collections.abc import Callable, Mapping
+from os import urandom
+from typing import TYPE_CHECKING, Any, Literal
+
+from .asgi import Header, Message, Receive, Scope, Send
+from .component import Refusal
+from .consumers import Principal
+
+if TYPE_CHECKING:
+    from .upstream import Target
+
+EXCHANGE = "asgi_gateway.exchange"
+CALL = "asgi_gateway.call"
+
+Outcome = Literal["answered", "refused", "upstream_failed", "aborted", "caller_left", "failed"]
+OnStart = Callable[["Exchange", Message], None]
+OnEnd = Callable[["Exchange"], None]
+Judge = Callable[["Call", Message], None]
+
+logger = logging.getLogger("asgi_gateway")
+
+
+class Exchange:
+    """What the gateway knows about one request, from its first byte to its true end."""
+
+    __slots__ = (
+        "_ends",
+        "_id",
+        "_send",
+        "_starts",
+        "authority",
+        "calls",
+        "cause",
+        "client",
+        "complete",
+        "deadline",
+        "ended",
+        "foreign",
+        "forwarded",
+        "has_body",
+        "host",
+        "left",
+        "outcome",
+        "params",
+        "path",
+        "principal",
+        "refused",
+        "reported",
+        "route",
+        "scheme",
+        "scope",
+        "sent",
+        "started",
+        "status",
+        "tags",
+        "trusted",
+        "upstream",
+    )
+
+    def __init__(self, scope: Scope, send: Send, started: float) -> None:
+        self.scope = scope
+        """The scope as the server gave it: nobody writes into it."""
+        self._send = send
+        self._id = ""
+        self._starts: list[OnStart] | None = None
+        self._ends: list[OnEnd] | None = None
+        self.started = started
+        """Monotonic seconds."""
+        self.ended = 0.0
+        self.route = ""
+        self.params: Mapping[str, str] = {}
+        """The variables of the path, decoded."""
+        self.path = ""
+        """The canonical path that was matched, still percent-encoded, without the place where the gateway is mounted."""
+        self.authority = b""
+        """The Host that the caller asked for, port included."""
+        self.host = ""
+        """Host without port, in lower case."""
+        self.client = ""
+        """The caller's address: the socket's, or what a trusted proxy says."""
+        self.scheme = "http"
+        self.trusted = False
+        """Whether the peer is a trusted proxy, so that its forwarding headers count."""
+        self.forwarded: list[Header] = []
+        """The forwarding headers of a trusted peer; they are not among the scope's headers any more."""
+        self.has_body = False
+        """Whether the request may have a body."""
+        self.foreign = True
+        """Whether the server does not cancel the request's task when the caller leaves."""
+        self.left = False
+        """Whether the caller left, on such a server."""
+        self.principal: Principal | None = None
+        self.upstream = ""
+        """The upstream that dispatch will call; a SPLIT component may change it."""
+        self.deadline = float("inf")
+        """Monotonic seconds; only ever shrinks."""
+        self.calls: list[Call] = []
+        self.refused: Refusal | None = None
+        self.reported: list[Refusal] | None = None
+        """What components would have refused under `mode: report`."""
+        self.status = 0
+        """The status that was sent, 0 before."""
+        self.sent = 0
+        """Body bytes handed to the server."""
+        self.complete = False
+        """Whether the last byte was handed to the server."""
+        self.outcome: Outcome = "answered"
+        self.cause = ""
+        """Why it ended as it did, for machines: a refusal's reason, an upstream's failure, an exception's name."""
+        self.tags: dict[str, Any] | None = None
+
+    @staticmethod
+    def of(scope: Scope) -> "Exchange":
+        """The exchange that a scope belongs to."""
+        exchange: Exchange = scope[EXCHANGE]
+        return exchange
+
+    @property
+    def id(self) -> str:
+        """The request id; made when first asked for."""
+        if not self._id:
+            self._id = urandom(16).hex()
+        return self._id
+
+    @id.setter
+    def id(self, value: str) -> None:
+        self._id = value
+
+    def tag(self, name: str, value: Any) -> None:
+        """Leave a remark for the access log and whoever observes."""
+        if self.tags is None:
+            self.tags = {}
+        self.tags[name] = value
+
+    def on_start(self, function: OnStart) -> None:
+        """Call `function(exchange, message)` when the head leaves; it may edit the message. Last registered runs first."""
+        if self._starts is None:
+            self._starts = [function]
+        else:
+            self._starts.append(function)
+
+    def on_end(self, function: OnEnd) -> None:
+        """Call `function(exchange)` once at the true end of the request, however it ends. Last registered runs first."""
+        if self._ends is None:
+            self._ends = [function]
+        else:
+            self._ends.append(function)
+
+    # It only passes on what the server's send gives to await: a coroutine of its own would cost a microsecond per message.
+    def send(self, message: Message) -> Any:
+        """The outermost `send` of the request."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            self.sent += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
+        elif kind == "http.response.start" or kind == "websocket.http.response.start":
+            self.status = message["status"]
+            if self._starts is not None:
+                message["headers"] = list(message.get("headers", ()))
+                for function in reversed(self._starts):
+                    function(self, message)
+        elif kind == "websocket.accept":
+            self.status = 101
+        elif kind == "websocket.close":
+            self.complete = True
+            self.status = self.status or 403
+        elif kind == "websocket.http.response.body":
+            self.complete = not message.get("more_body", False)
+        return self._send(message)
+
+    def end(self, now: float) -> None:
+        """The request is over. Called once, by the gateway."""
+        self.ended = now
+        if self._ends is not None:
+            for function in reversed(self._ends):
+                try:
+                    function(self)
+                except Exception:
+                    logger.exception("request %s: %r failed at its end", self.id, function)
+
+    def fork(self, send: Send) -> "Exchange":
+        """An exchange for a call beside the main one (mirror, composition): same caller, own calls, own answer."""
+        twin = Exchange(self.scope, send, self.started)
+        for name in ("route", "params", "path", "host", "authority", "client", "scheme", "trusted", "forwarded", "principal", "deadline"):
+            setattr(twin, name, getattr(self, name))
+        twin.id = self.id
+        return twin
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self._id or '-'} route={self.route!r} status={self.status} outcome={self.outcome}>"
+
+
+class Call:
+    """One call to one upstream: its deadline, what was tried, and who judges the answer."""
+
+    __slots__ = (
+        "_judges",
+        "_send",
+        "attempts",
+        "began",
+        "body_read",
+        "deadline",
+        "expired",
+        "left",
+        "limit",
+        "phase",
+        "receive",
+        "started",
+        "status",
+        "streaming",
+        "task",
+        "upstream",
+        "waiter",
+        "watcher",
+    )
+
+    def __init__(self, upstream: str, send: Send, began: float, deadline: float, task: "Task[Any] | None") -> None:
+        self.upstream = upstream
+        self._send = send
+        self._judges: list[Judge] | None = None
+        self.deadline = deadline
+        """Monotonic seconds by which the whole call is over; only ever shrinks."""
+        self.attempts: list[Target] = []
+        self.started = False
+        """Whether the head of an answer went out: from now on failing means cutting."""
+        self.status = 0
+        self.streaming = False
+        """Whether the deadline no longer counts: an event stream or a WebSocket that began keeps flowing."""
+        # What the ticker looks at: the future that the task waits for, until when, and in which phase.
+        self.waiter: Future[Any] | None = None
+        self.limit = float("inf")
+        self.phase: Literal["pool", "connect", "write", "head", "body"] = "pool"
+        self.task = task
+        self.expired = False
+        """Whether the ticker cancelled the task because the deadline passed."""
+        self.body_read = False
+        """Whether the whole body of the request was read: only then somebody else may call `receive`."""
+        self.began = began
+        # On servers that do not cancel: what tells that the caller left, who listens to it, and whether it happened.
+        self.receive: Receive | None = None
+        self.watcher: Task[None] | None = None
+        self.left = False
+
+    @staticmethod
+    def of(scope: Scope) -> "Call":
+        """The call that a scope belongs to."""
+        call: Call = scope[CALL]
+        return call
+
+    def judge(self, function: Judge) -> None:
+        """Show the head of each attempt to `function(call, message)`; raising discards the attempt. Innermost first."""
+        if self._judges is None:
+            self._judges = [function]
+        else:
+            self._judges.append(function)
+
+    def shorten(self, deadline: float) -> None:
+        """Bring the deadline forward; it never moves back."""
+        if deadline < self.deadline:
+            self.deadline = deadline
+
+    def send(self, message: Message) -> Any:
+        """The one `send` wrapper of an upstream's chain."""
+        if not self.started:
+            if message["type"] == "http.response.start":
+                if self._judges is not None:
+                    for function in reversed(self._judges):
+                        function(self, message)
+                self.status = message["status"]
+            self.started = True
+        return self._send(message)
+
+    def close(self) -> None:
+        """The call is over. Lets go of what would tie a knot: exchange -> call -> send -> exchange."""
+        self._send = closed
+        if self.watcher is not None:
+            self.watcher.cancel()
+        self._judges = self.waiter = self.task = self.receive = self.watcher = None
+
+    def __repr__(self) -> str:
+        return f"<Call {self.upstream!r} attempts={len(self.attempts)} status={self.status} phase={self.phase}>"
+
+
+async def closed(message: Message) -> None:
+    raise RuntimeError(f"{message['type']!r} was sent after the call to the upstream was over")

@@ -1,0 +1,35 @@
+"""The only place that names the hooks. All of them run while a gateway is built or starts, none of them per request."""
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from .component import Component
+    from .endpoint import Endpoint
+    from .gateway import Gateway
+
+hookspec = pluggy.HookspecMarker("asgi_gateway")
+hookimpl = pluggy.HookimplMarker("asgi_gateway")
+
+
+@hookspec
+def gateway_components() -> "Iterable[type[Component]]":  # type: ignore[empty-body]
+    """Offer component types. Routes and upstreams select them by name."""
+
+
+@hookspec
+def gateway_endpoints() -> "Iterable[type[Endpoint]]":  # type: ignore[empty-body]
+    """Offer kinds of upstream."""
+
+
+@hookspec
+def gateway_lifespan(gateway: "Gateway") -> AbstractAsyncContextManager[None]:  # type: ignore[empty-body]
+    """Run something beside the gateway, from before its first request until after its last."""
+
+
+@hookspec
+def gateway_reloaded(gateway: "Gateway") -> None:
+    """Learn that a new configuration went live."""

@@ -1,0 +1,36 @@
+"""The only place that knows which header fields belong to one connection only, and drops them (RFC 9110 7.6.1)."""
+
+from .asgi import Header
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+NOT_BY_NAME = frozenset({b"host", b"content-length", b"close", b"keep-alive", b""})
+"""What a Connection field cannot take away: its own options, and what frames and addresses the message."""
+
+
+def named(connections: list[bytes]) -> frozenset[bytes]:
+    """The fields that Connection fields name."""
+    tokens = b",".join(connections).lower().split(b",")
+    return frozenset(token.strip() for token in tokens) - NOT_BY_NAME
+
+
+def end_to_end(headers: list[Header]) -> list[Header]:
+    """The header fields of a message without those of the connection that it came over."""
+    kept = [pair for pair in headers if pair[0] not in HOP_BY_HOP]
+    if len(kept) != len(headers):
+        dropped = named([value for name, value in headers if name == b"connection"])
+        if dropped:
+            kept = [pair for pair in kept if pair[0] not in dropped]
+    return kept

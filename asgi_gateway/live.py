@@ -1,0 +1,77 @@
+"""The only place that knows how long a compiled configuration lives: until its last request is done."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .asgi import ASGIApp
+from .build import Dial
+from .config import GatewayConfig
+from .consumers import Consumers
+from .errors import Problem
+from .forwarding import Trusted
+from .resources import Lease
+from .routing import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One route as it was compiled, for people: names of components, outermost first."""
+
+    name: str
+    path: str
+    methods: tuple[str, ...]
+    hosts: tuple[str, ...]
+    upstream: str
+    targets: tuple[str, ...]
+    chain: tuple[str, ...]
+    upstream_chain: tuple[str, ...]
+    websocket_chain: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a route serves."""
+
+    upstream: str
+    http: ASGIApp
+    websocket: ASGIApp | None
+    timeout: float | None
+    answers_preflight: bool
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A compiled configuration. A request keeps the one that it entered."""
+
+    config: GatewayConfig
+    table: Table[Serving]
+    canonical: Callable[[bytes], str]
+    trusted: Trusted
+    consumers: Consumers
+    unmatched: ASGIApp
+    plan: tuple[Plan, ...]
+    warnings: tuple[Problem, ...]
+    lease: Lease
+    dials: Mapping[str, Dial[Any]]
+    on_live: list[Callable[[], None]] = field(default_factory=list)
+    on_end: list[Callable[[], None]] = field(default_factory=list)
+    active: int = 0
+    """Requests in flight."""
+    retired: bool = False
+
+    def retire(self) -> None:
+        """It is not the current one any more: it ends with its last request."""
+        self.retired = True
+        self.left()
+
+    def left(self) -> None:
+        """A request of a retired configuration is done."""
+        if not self.active:
+            self.end()
+
+    def end(self) -> None:
+        for function in self.on_end:
+            function()
+        self.on_end.clear()
+        self.lease.release()

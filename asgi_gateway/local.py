@@ -1,0 +1,111 @@
+"""The only place that runs an ASGI app of this process as a target."""
+
+import asyncio
+import importlib
+import logging
+from typing import Any
+
+from .asgi import ASGIApp, Message, Receive, Scope, Send
+from .errors import ConfigError, Problem, UpstreamError
+from .exchange import CALL, EXCHANGE
+
+logger = logging.getLogger("asgi_gateway")
+
+
+class Local:
+    """An ASGI app found by its import path, with its lifespan."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.app = find(path)
+        self._done: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.state: dict[str, Any] = {}
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as a server would: an app that raises before its head has failed, and is a 500."""
+        inner = {key: value for key, value in scope.items() if key not in (EXCHANGE, CALL)}
+        inner["state"] = self.state.copy()
+        progress = Progress(send)
+        try:
+            await self.app(inner, receive, progress.send)
+        except (UpstreamError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            if progress.discarding is error:
+                raise
+            logger.exception("the app %s raised", self.path)
+            raise UpstreamError("raised", "head", f"{self.path}: {type(error).__name__}", sent=True) from error
+        if not progress.complete:
+            raise UpstreamError("incomplete", "head", f"{self.path} returned before it had answered", sent=True)
+
+    async def run(self) -> None:
+        """The app's lifespan, for as long as this coroutine runs. An app without one is served all the same."""
+        started, stop = asyncio.Event(), asyncio.Event()
+
+        async def receive() -> Message:
+            if not started.is_set():
+                return {"type": "lifespan.startup"}
+            await stop.wait()
+            return {"type": "lifespan.shutdown"}
+
+        async def send(message: Message) -> None:
+            if message["type"].endswith(".failed"):
+                logger.error("the lifespan of %s failed: %s", self.path, message.get("message", ""))
+            started.set()
+
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        task = asyncio.create_task(self.lifespan(scope, receive, send, started))
+        try:
+            await stop.wait()
+        finally:
+            stop.set()
+            await task
+
+    async def lifespan(self, scope: Scope, receive: Receive, send: Send, started: asyncio.Event) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except Exception:
+            # Raising at startup is how an app says that it knows no lifespan.
+            if started.is_set():
+                logger.exception("the lifespan of %s failed", self.path)
+
+
+class Progress:
+    """How far the answer of an app came. What a component raises out of `send` is passed on, not taken for the app's."""
+
+    __slots__ = ("_send", "complete", "discarding")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.complete = False
+        self.discarding: BaseException | None = None
+
+    async def send(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except Exception as error:
+            self.discarding = error
+            raise
+        kind = message["type"]
+        if kind in ("http.response.body", "websocket.http.response.body"):
+            self.complete = not message.get("more_body", False)
+        elif kind.startswith("websocket."):
+            self.complete = True
+
+
+def find(path: str) -> ASGIApp:
+    """The object behind `package.module:app`; ConfigError when there is none."""
+    module, colon, attribute = path.partition(":")
+    if not colon or not module or not attribute:
+        raise ConfigError(Problem(f"{path!r} is not an import path", hint="write package.module:app"))
+    try:
+        found: Any = importlib.import_module(module)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(Problem(f"{path!r} cannot be imported: {type(error).__name__}: {error}")) from error
+    if not callable(found):
+        raise ConfigError(Problem(f"{path!r} is a {type(found).__name__}, not an ASGI app"))
+    app: ASGIApp = found
+    return app

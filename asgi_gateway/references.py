@@ -1,0 +1,56 @@
+"""The only place that checks the names by which one part of a configuration refers to another."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from .config import GatewayConfig
+from .errors import Problem
+from .mistake import Loc, mistake
+from .places import place
+from .plugins import suggestion
+
+
+def check_references(config: GatewayConfig) -> tuple[Problem, ...]:
+    """Everything that a route names and nobody declares."""
+    document = {
+        "upstreams": config.upstreams,
+        "policies": config.policies,
+        "routes": [{"upstream": route.upstream, "policies": route.policies} for route in config.routes],
+    }
+    return tuple(
+        Problem(fault.context["what"], place(loc), fault.context["hint"])
+        for loc, fault in dangling(document)
+        if fault.context
+    )
+
+
+def dangling(document: Mapping[str, Any]) -> Iterator[tuple[Loc, PydanticCustomError]]:
+    """The same in a document that may be wrong in other ways, too."""
+    for section, what, names in (("upstreams", "upstream", upstreams), ("policies", "policy", policies)):
+        known = document.get(section, {})
+        for loc, name in names(document) if isinstance(known, Mapping) else ():
+            if name not in known:
+                yield loc, mistake(f"no {what} is called {name!r}", suggestion(name, known), name)
+
+
+def upstreams(document: Mapping[str, Any]) -> Iterator[tuple[Loc, str]]:
+    for index, route in routes(document):
+        if isinstance(name := route.get("upstream"), str):
+            yield ("routes", index, "upstream"), name
+
+
+def policies(document: Mapping[str, Any]) -> Iterator[tuple[Loc, str]]:
+    for index, route in routes(document):
+        names = route.get("policies")
+        for position, name in enumerate(names if isinstance(names, list | tuple) else ()):
+            if isinstance(name, str):
+                yield ("routes", index, "policies", position), name
+
+
+def routes(document: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    written = document.get("routes")
+    for index, route in enumerate(written if isinstance(written, list | tuple) else ()):
+        if isinstance(route, Mapping):
+            yield index, route

@@ -1,0 +1,36 @@
+"""The only place that closes a connection on which the caller still sends (RFC 9112 9.6)."""
+
+import asyncio
+import select
+from collections.abc import Callable
+
+LINGER = 1.0
+"""Seconds that a caller has to read the answer before the connection is gone."""
+
+
+class Lingering(asyncio.Protocol):
+    """Throws away what still comes, until the caller closes or the time is over.
+
+    Closing with unread bytes resets the connection, and the caller would lose the answer that explains it.
+    """
+
+    def __init__(self, transport: asyncio.Transport, lost: Callable[[Exception | None], None]) -> None:
+        self._lost = lost
+        if transport.can_write_eof():
+            transport.write_eof()
+        transport.resume_reading()
+        self._timer = asyncio.get_running_loop().call_later(LINGER, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._lost(exc)
+
+
+def unread(transport: asyncio.Transport) -> bool:
+    """Whether bytes of the caller wait in the system."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,72 @@
+"""The only place that says what `asgi-gateway run` does, from the file to the exit code."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from . import logs
+from .listening import address, close, open_sockets, places
+from .reloading import changes, count, fingerprint, size
+from .serving import GatewayServer, serve
+from .supervisor import Supervisor
+from .tls import server_context
+
+if TYPE_CHECKING:
+    from ..gateway import Gateway
+
+logger = logging.getLogger("asgi_gateway")
+
+
+def run(
+    path: str | os.PathLike[str],
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    reload: bool = False,
+) -> int:
+    """Serve a configuration file until a signal ends it; the exit code: 1 if it cannot be served.
+
+    `host`, `port` and `workers` are used instead of what the file says; `reload` watches the file.
+    """
+    from ..gateway import Gateway
+
+    logs.set_up()
+    file = Path(path)
+    seen = fingerprint(file)
+    sockets: list[socket.socket] = []
+    listen = ""
+    try:
+        gateway = Gateway.load(file)
+        server = gateway.config.server
+        if server.tls:
+            server_context(server.tls)
+        listen = address(server.listen, host, port)
+        sockets = open_sockets(listen, server.limits.backlog)
+        many = workers or server.workers
+        ready = partial(announce, gateway, sockets, many)
+        if many > 1:
+            supervisor = Supervisor(file, sockets, many, server)
+            return asyncio.run(supervisor.run(ready, changes(file, seen) if reload else None))
+        return serve(gateway, sockets, ready, [partial(follow, file, seen)] if reload else [])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        close(sockets, listen)
+
+
+def announce(gateway: "Gateway", sockets: list[socket.socket], workers: int) -> None:
+    where = places(sockets, "https" if gateway.config.server.tls else "http")
+    logger.info("asgi-gateway listens on %s: %s, %s", where, count(workers, "worker"), size(gateway))
+
+
+async def follow(file: Path, seen: bytes | None, server: GatewayServer) -> None:
+    async for _ in changes(file, seen):
+        await server.reload()

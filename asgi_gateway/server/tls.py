@@ -1,0 +1,53 @@
+"""The only place that makes the TLS context with which a gateway serves."""
+
+import ssl
+
+from ..config import ServerTLS
+from ..errors import ConfigError, Problem
+
+
+def server_context(tls: ServerTLS) -> ssl.SSLContext:
+    """ConfigError with every file that cannot be used."""
+    problems = [
+        problem
+        for field in ("certificate", "key", "client_ca")
+        if (path := getattr(tls, field)) and (problem := unreadable(path, f"server.tls.{field}"))
+    ]
+    if problems:
+        raise ConfigError(problems)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # HTTP/2 is not spoken here: say so to those who ask.
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=no_password)
+    except ssl.SSLError as error:
+        what = f"{tls.certificate} and {tls.key} are not a certificate and its key in PEM"
+        raise ConfigError(Problem(f"{what}: {error.reason or error}", "server.tls")) from error
+    if tls.client_ca:
+        trust(context, tls.client_ca)
+    return context
+
+
+def trust(context: ssl.SSLContext, path: str) -> None:
+    """Only callers with a certificate from these authorities come in."""
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        what = f"{path} holds no certificates in PEM"
+        raise ConfigError(Problem(f"{what}: {error.reason or error}", "server.tls.client_ca")) from error
+
+
+def unreadable(path: str, where: str) -> Problem | None:
+    try:
+        with open(path, "rb"):
+            return None
+    except OSError as error:
+        return Problem(f"{path} cannot be read: {error.strerror}", where)
+
+
+def no_password() -> str:
+    """Called for a key that is encrypted; without it OpenSSL would ask at the terminal."""
+    raise ConfigError(
+        Problem("the key is encrypted, and there is nobody to ask for its password", "server.tls.key")
+    )

@@ -1,0 +1,91 @@
+"""The only place that enforces deadlines, and notices callers who left where the server does not say so."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from .asgi import Receive
+from .clock import Clock
+from .errors import Reason, UpstreamError
+from .exchange import Call
+
+PERIOD = 0.025
+"""Seconds between two looks: how late a deadline may be noticed."""
+PATIENCE = 0.05
+"""Seconds after which a call on a foreign server gets a watcher of its own."""
+
+REASONS: dict[str, Reason] = {
+    "pool": "pool_timeout",
+    "connect": "connect_timeout",
+    "write": "idle_timeout",
+    "head": "idle_timeout",
+    "body": "idle_timeout",
+}
+
+
+class Ticker:
+    """One look at all calls every 25 ms, instead of a timer for each of them. Sleeps while there are none."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._monotonic = clock.monotonic
+        self._calls: set[Call] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._armed = False
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            self._loop, self._armed = loop, False
+            self._calls.clear()
+        self._calls.add(call)
+        if not self._armed:
+            self._armed = True
+            loop.call_later(PERIOD, self._tick, loop)
+
+    def discard(self, call: Call) -> None:
+        self._calls.discard(call)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            return
+        now = self._monotonic()
+        for call in list(self._calls):
+            if call.deadline <= now and not call.streaming:
+                expire(call, UpstreamError("total_timeout", call.phase, sent=call.phase in ("head", "body")))
+            elif call.limit <= now and call.waiter is not None:
+                interrupt(call, UpstreamError(REASONS[call.phase], call.phase, sent=call.phase in ("head", "body")))
+            if call.receive is not None and call.body_read and call.watcher is None and now - call.began > PATIENCE:
+                call.watcher = loop.create_task(watch(call, call.receive))
+        self._armed = bool(self._calls)
+        if self._armed:
+            loop.call_later(PERIOD, self._tick, loop)
+
+
+def interrupt(call: Call, error: UpstreamError) -> bool:
+    waiter = call.waiter
+    if waiter is None or waiter.done():
+        return False
+    waiter.set_exception(error)
+    return True
+
+
+def expire(call: Call, error: UpstreamError) -> None:
+    """End a call whose deadline has passed, wherever it is: its own waits by an error, anything else by cancellation."""
+    if not call.expired and not interrupt(call, error) and call.task is not None:
+        call.expired = True
+        call.task.cancel()
+
+
+def watch(call: Call, receive: Receive) -> Coroutine[Any, Any, None]:
+    """Wait for the caller to leave; then cancel the request's task."""
+
+    async def watcher() -> None:
+        while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
+            pass
+        if call.task is not None:
+            call.left = True
+            call.task.cancel()
+
+    return watcher()

@@ -1,0 +1,73 @@
+"""The only place that asks targets whether they are well."""
+
+import asyncio
+import logging
+import random
+
+from ..clock import Clock
+from ..config import HealthConfig
+from ..errors import UpstreamError
+from ..exchange import Call, closed
+from ..ticker import Ticker
+from .target import Target
+
+logger = logging.getLogger("asgi_gateway")
+
+
+class Checker:
+    """Asks one target again and again, over the same transport that the requests take."""
+
+    def __init__(
+        self, target: Target, options: HealthConfig, host: str, ticker: Ticker, clock: Clock, dice: random.Random
+    ) -> None:
+        self._target = target
+        self._options = options
+        self._ticker = ticker
+        self._monotonic = clock.monotonic
+        self._dice = dice
+        self._head = (
+            f"GET {options.path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: asgi-gateway-health\r\naccept: */*\r\n\r\n"
+        ).encode()
+        self._streak = 0
+
+    async def run(self) -> None:
+        # Not all at once: a thousand targets are spread over the interval.
+        await asyncio.sleep(self._options.interval * self._dice.random() * 0.1)
+        while True:
+            self._judge(await self.check())
+            await asyncio.sleep(self._options.interval * self._dice.uniform(0.9, 1.1))
+
+    async def check(self) -> bool:
+        """Ask once. Any failure, the timeout among them, is a bad answer."""
+        transport = self._target.transport
+        assert transport is not None
+        now = self._monotonic()
+        call = Call("health", closed, now, now + self._options.timeout, asyncio.current_task())
+        self._ticker.add(call, asyncio.get_running_loop())
+        try:
+            answer = await transport.send("GET", self._head, None, call)
+            try:
+                while await answer.read():
+                    pass
+            finally:
+                answer.close()
+        except UpstreamError:
+            return False
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not call.expired or task is None or task.uncancel():
+                raise
+            return False
+        finally:
+            self._ticker.discard(call)
+            call.close()
+        return answer.status in self._options.statuses
+
+    def _judge(self, good: bool) -> None:
+        """Turn the target's health after enough equal answers in a row."""
+        self._streak = self._streak + 1 if good != self._target.healthy else 0
+        needed = self._options.healthy if good else self._options.unhealthy
+        if self._streak >= needed:
+            self._streak = 0
+            logger.warning("target %s is %s", self._target.name, "well again" if good else "not well: taken out")
+            self._target.mark(healthy=good)

@@ -1,0 +1,91 @@
+"""`python -m benchmarks chain`: what components add to the plain proxy."""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+
+from .bench import bench
+from .goals import Goal
+from .load import Request
+from .measure import Effort, Result, Subject, notes, run_rounds
+from .peers import GatewayPeer
+from .table import number, render, times
+
+PLAIN, TOGETHER = "plain proxy", "request_id + access_log + key_auth + rate_limit"
+KEY = "benchmark-key"
+COLUMNS = (
+    "chain",
+    "requests/s",
+    "CPU us/request",
+    "+- %",
+    "added us",
+    "CPU, x plain proxy",
+    "p99 ms",
+    "errors",
+)
+
+STANDARD: Mapping[str, object] = {
+    "request_id": {},
+    "access_log": {},
+    "key_auth": {},
+    "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
+    "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
+    "canary": {"upstream": "canary", "percent": 50, "by": "header:x-api-key"},
+    "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
+}
+"""Every component that is measured, with its options: a new one is a line here."""
+
+
+def chains() -> dict[str, Sequence[str]]:
+    """The components of each chain, by the name in the table: none, each alone, four together."""
+    return {PLAIN: (), **{name: (name,) for name in STANDARD}, TOGETHER: TOGETHER.split(" + ")}
+
+
+def document() -> dict[str, object]:
+    """One gateway with a route for each chain."""
+    routes = [
+        {
+            "name": f"route-{index}",
+            "path": f"/{index}",
+            "upstream": "origin",
+            "components": [{name: STANDARD[name]} for name in chain],
+        }
+        for index, chain in enumerate(chains().values())
+    ]
+    return {"routes": routes, "consumers": [{"name": "benchmark", "keys": [KEY]}]}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """This one needs no options of its own."""
+
+
+def row(result: Result, plain: Result) -> list[str]:
+    ratio = result.cpu_ratio(plain)
+    return [
+        result.name,
+        number(result.rate),
+        number(result.cpu_us, 1),
+        number(result.spread * 100),
+        "-" if result is plain else number((ratio - 1) * plain.cpu_us, 1),
+        times(ratio),
+        number(result.median(lambda one: one.report.p99_ms), 2),
+        number(result.errors),
+    ]
+
+
+def main(options: argparse.Namespace, effort: Effort) -> tuple[list[Goal], bool]:
+    """Print the table. The goals, and whether everything ran."""
+    with bench() as run:
+        upstream = run.start_upstream()
+        process = run.start(GatewayPeer(document=document()), upstream, "/0")
+        subjects = [
+            Subject(name, process, Request(process.port, f"/{index}", {"x-api-key": KEY}))
+            for index, name in enumerate(chains())
+        ]
+        results = run_rounds(subjects, upstream, run.cores, effort)
+    plain = results[PLAIN]
+    print(render(COLUMNS, [row(result, plain) for result in results.values()]))
+    for note in notes(list(results.values())):
+        print(f"note: {note}")
+    ratio = results[TOGETHER].cpu_ratio(plain) if not results[TOGETHER].errors else math.nan
+    return [Goal(f"CPU per request of {TOGETHER} over the {PLAIN}", ratio, 1.8)], True

@@ -1,0 +1,94 @@
+"""The load: wrk on one thread. Each of its connections sends the next request when it has the answer."""
+
+import json
+import os
+import resource
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
+
+from .process import NotInstalled
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the load asks for, again and again."""
+
+    port: int
+    path: str = "/"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    paths: int = 0
+    """If given, so many paths in turn: 0, 1, 2, ... in place of the `{}` in `path`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What wrk saw. An error is a connection that failed, a timeout of 2 s, or a status of 400 and above."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+
+    @property
+    def rate(self) -> float:
+        """Answered requests per second, without those that were refused."""
+        return (self.requests - self.errors) / self.seconds if self.requests > self.errors else 0.0
+
+
+def parse_report(output: str) -> Report:
+    """Read the line that wrk.lua prints after wrk's own text; ValueError without it."""
+    for line in reversed(output.splitlines()):
+        if line.startswith("{"):
+            said = json.loads(line)
+            return Report(
+                requests=said["requests"],
+                seconds=said["duration_us"] / 1e6,
+                p50_ms=said["p50_us"] / 1e3,
+                p99_ms=said["p99_us"] / 1e3,
+                errors=said["failed"] + said["refused"],
+            )
+    raise ValueError(f"wrk printed no report: {output[-300:]!r}")
+
+
+def command(request: Request, seconds: float, connections: int) -> list[str]:
+    """wrk takes whole seconds only."""
+    wrk = which("wrk")
+    if wrk is None:
+        raise NotInstalled("wrk is not installed (apt-get install wrk)")
+    headers = [part for name, value in request.headers.items() for part in ("-H", f"{name}: {value}")]
+    script = str(Path(__file__).with_name("wrk.lua"))
+    duration = f"{max(1, round(seconds))}s"
+    url = f"http://127.0.0.1:{request.port}"
+    target = [f"{url}/", "--", request.path, str(request.paths)] if request.paths else [url + request.path]
+    return [wrk, "-t1", f"-c{connections}", f"-d{duration}", "-s", script, *headers, *target]
+
+
+def start(request: Request, seconds: float, connections: int, core: int) -> subprocess.Popen[str]:
+    """Start wrk on one core."""
+    return subprocess.Popen(
+        command(request, seconds, connections),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+
+
+def finish(program: subprocess.Popen[str], seconds: float) -> Report:
+    """Wait for wrk, which was told to run for `seconds`."""
+    try:
+        output, _ = program.communicate(timeout=seconds + 15)
+    finally:
+        program.kill()
+        program.wait()
+    return parse_report(output)
+
+
+def load_cpu_seconds() -> float:
+    """CPU seconds of all load generators that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

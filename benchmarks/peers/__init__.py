@@ -1,0 +1,27 @@
+"""The subjects of the comparison, one file each."""
+
+from .answer import Answer
+from .caddy import Caddy
+from .envoy import Envoy
+from .fastapi_proxy import FastapiProxyLib
+from .gateway import GatewayPeer
+from .haproxy import HAProxy
+from .nginx import Nginx, NginxAnswer
+from .peer import Peer, Place
+from .starlette_httpx import StarletteHttpx
+
+__all__ = ["Answer", "GatewayPeer", "NginxAnswer", "Peer", "Place", "all_peers"]
+
+
+def all_peers() -> tuple[Peer, ...]:
+    """In the order of the table: the gateway, its unit of measure, then the others."""
+    return (
+        GatewayPeer(),
+        Answer(),
+        Nginx(),
+        HAProxy(),
+        Envoy(),
+        Caddy(),
+        StarletteHttpx(),
+        FastapiProxyLib(),
+    )

@@ -1,0 +1,19 @@
+"""The standard components. They come through the same door as anybody's."""
+
+from collections.abc import Iterable
+
+from asgi_gateway.component import Component
+from asgi_gateway.hookspecs import hookimpl
+
+from .access_log import AccessLog
+from .canary import Canary
+from .headers import Headers
+from .key_auth import KeyAuth
+from .middleware import Middleware
+from .rate_limit import RateLimit
+from .request_id import RequestId
+
+
+@hookimpl
+def gateway_components() -> Iterable[type[Component]]:
+    return (RequestId, AccessLog, KeyAuth, RateLimit, Headers, Canary, Middleware)

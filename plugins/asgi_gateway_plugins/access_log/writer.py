@@ -1,0 +1,177 @@
+"""Writes lines to a file or a stream, beside the requests: bounded, in batches, from a thread."""
+
+import asyncio
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from select import PIPE_BUF, POLLOUT, poll
+from threading import Lock
+
+logger = logging.getLogger("asgi_gateway.access_log")
+
+INTERVAL = 0.1
+"""Seconds that lines are gathered before they are written."""
+PATIENCE = 1000
+"""Milliseconds that a pipe may be full before the lines for it are dropped."""
+STREAMS = {"stdout": 1, "stderr": 2}
+
+
+class Writer:
+    """The lines that wait for one file. What cannot be written is dropped and counted, never waited for."""
+
+    def __init__(self, file: str, most: int, now: Callable[[], float]) -> None:
+        self._most = most
+        self._sink = Sink(file, now)
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._dropped = 0
+        self._renew()
+
+    def _renew(self) -> None:
+        """Events belong to the loop in which they are waited for."""
+        self._some = asyncio.Event()
+        self._many = asyncio.Event()
+
+    def append(self, line: bytes) -> None:
+        """Hand in one line, its end included."""
+        if not self._lines:
+            self._some.set()
+        self._size += len(line)
+        if self._size > self._most:
+            self._size -= len(line)
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        if self._size > self._most // 2:
+            self._many.set()
+
+    async def run(self) -> None:
+        """Write what comes, for as long as the gateway runs."""
+        self._renew()
+        try:
+            while True:
+                await self.flush()
+                await self._some.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(INTERVAL):
+                        await self._many.wait()
+        finally:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what has come."""
+        self._some.clear()
+        self._many.clear()
+        lines, self._lines, self._size = self._lines, [], 0
+        dropped, self._dropped = self._dropped, 0
+        if lines or dropped:
+            await asyncio.to_thread(self._sink.write, lines, dropped)
+
+    async def close(self) -> None:
+        """Write the rest, and close the file."""
+        await self.flush()
+        await asyncio.to_thread(self._sink.close)
+
+
+class Sink:
+    """The file itself. Its methods block, one at a time, and run in threads."""
+
+    def __init__(self, file: str, now: Callable[[], float]) -> None:
+        self.file = file
+        self._now = now
+        self._lock = Lock()
+        self._descriptor = STREAMS.get(file, -1)
+        self._torn = False
+        self._failing = False
+        self._dropped = 0
+        self._said = float("-inf")
+
+    def write(self, lines: list[bytes], dropped: int) -> None:
+        """Write these lines, and at most once a second how many were dropped before them."""
+        with self._lock:
+            self._dropped += dropped
+            left = len(lines)
+            try:
+                self._open()
+                for batch in batches(lines, self._piece()):
+                    self._pour(b"".join(batch))
+                    left -= len(batch)
+                self._confess()
+                self._failing = False
+            except OSError as error:
+                self._dropped += left
+                self._fail(error)
+
+    def close(self) -> None:
+        with self._lock:
+            self._said = float("-inf")
+            with suppress(OSError):
+                if self._descriptor >= 0:
+                    self._confess()
+            self._shut()
+
+    def _confess(self) -> None:
+        if self._dropped and self._now() >= self._said + 1:
+            self._pour(b'{"dropped":%d}\n' % self._dropped)
+            self._dropped = 0
+            self._said = self._now()
+
+    def _fail(self, error: OSError) -> None:
+        self._shut()
+        if not self._failing:
+            logger.warning("access log %s: %s; lines are dropped until it can be written", self.file, error)
+        self._failing = True
+
+    def _open(self) -> None:
+        if self.file in STREAMS:
+            return
+        if self._descriptor >= 0 and self._moved():
+            self._shut()
+        if self._descriptor < 0:
+            # A FIFO without a reader must not hold the thread: not blocking, it fails.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._descriptor = os.open(self.file, flags, 0o640)
+
+    def _moved(self) -> bool:
+        """Whether somebody took the file away, as logrotate does."""
+        try:
+            return not os.path.samestat(os.stat(self.file), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return True
+
+    def _shut(self) -> None:
+        if self.file not in STREAMS and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _piece(self) -> int:
+        """Bytes of one write. So many go into a pipe that is ready in one piece, and without waiting."""
+        return 1024 * 1024 if stat.S_ISREG(os.fstat(self._descriptor).st_mode) else PIPE_BUF
+
+    def _pour(self, data: bytes) -> None:
+        piece = self._piece()
+        rest = memoryview(b"\n" + data if self._torn else data)
+        while rest:
+            ready = poll()
+            ready.register(self._descriptor, POLLOUT)
+            if not ready.poll(PATIENCE):
+                raise TimeoutError(f"nobody reads for {PATIENCE} ms")
+            rest = rest[os.write(self._descriptor, rest[:piece]) :]
+            # What stands there is half a line: the next one begins anew.
+            self._torn = bool(rest)
+
+
+def batches(lines: list[bytes], most: int) -> Iterator[list[bytes]]:
+    """Whole lines in groups of at most `most` bytes; a longer line is a group of its own."""
+    batch: list[bytes] = []
+    size = 0
+    for line in lines:
+        if batch and size + len(line) > most:
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line)
+    if batch:
+        yield batch

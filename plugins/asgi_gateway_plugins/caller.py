@@ -1,0 +1,103 @@
+"""By what callers are told apart: address, consumer, a header, a cookie."""
+
+import re
+from collections.abc import Callable
+from hashlib import blake2b
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+from pydantic import AfterValidator
+
+from asgi_gateway.asgi import Scope, header
+from asgi_gateway.exchange import Exchange
+
+from .fields import TOKEN
+
+Tell = Callable[[Scope, Exchange], str]
+"""Who is calling; empty if the request does not say."""
+
+LONGEST = 64
+MAPPED = bytes(10) + b"\xff\xff"
+
+
+def one_of(*kinds: str) -> AfterValidator:
+    """A check that an option is one of these: `ip`, `header:<name>`, ..."""
+    pattern = re.compile("|".join(kind.replace("<name>", TOKEN) for kind in kinds))
+
+    def read(by: str) -> str:
+        if not pattern.fullmatch(by):
+            raise ValueError(f"{by!r} is none of {', '.join(kinds)}")
+        return by
+
+    return AfterValidator(read)
+
+
+def tell_by(by: str, *, ipv6_prefix: int = 64) -> Tell:
+    """The function behind `ip`, `consumer`, `route`, `header:<name>` or `cookie:<name>`."""
+    kind, _, name = by.partition(":")
+    if kind == "ip":
+        return by_address(ipv6_prefix)
+    if kind == "header":
+        return by_header(name.lower().encode())
+    if kind == "cookie":
+        return by_cookie(name.encode())
+    return {"consumer": by_consumer, "route": by_route}[kind]
+
+
+def by_address(ipv6_prefix: int) -> Tell:
+    """IPv4 as it is, IPv6 by its prefix: one household has a whole /64 of addresses."""
+    shift = 128 - ipv6_prefix
+
+    def address(scope: Scope, exchange: Exchange) -> str:
+        client = exchange.client
+        if ":" not in client:
+            return client
+        try:
+            packed = inet_pton(AF_INET6, client.partition("%")[0])
+        except OSError:
+            return client[:LONGEST]
+        if packed.startswith(MAPPED):
+            return inet_ntop(AF_INET, packed[12:])
+        return f"{int.from_bytes(packed) >> shift:x}::/{ipv6_prefix}"
+
+    return address
+
+
+def by_consumer(scope: Scope, exchange: Exchange) -> str:
+    principal = exchange.principal
+    return principal.consumer if principal is not None else ""
+
+
+def by_route(scope: Scope, exchange: Exchange) -> str:
+    return exchange.route
+
+
+def by_header(name: bytes) -> Tell:
+    def field(scope: Scope, exchange: Exchange) -> str:
+        return short(header(scope["headers"], name) or b"")
+
+    return field
+
+
+def by_cookie(name: bytes) -> Tell:
+    def crumb(scope: Scope, exchange: Exchange) -> str:
+        return short(cookie(scope, name))
+
+    return crumb
+
+
+def cookie(scope: Scope, name: bytes) -> bytes:
+    """The value of the first cookie of that name, or nothing."""
+    for key, line in scope["headers"]:
+        if key == b"cookie":
+            for pair in line.split(b";"):
+                found, _, text = pair.strip().partition(b"=")
+                if found == name:
+                    return bytes(text.strip(b'"'))
+    return b""
+
+
+def short(text: bytes) -> str:
+    """What a caller wrote, in bounded length: a long one by its digest."""
+    if len(text) > LONGEST:
+        text = blake2b(text, digest_size=16).hexdigest().encode()
+    return text.decode("latin-1")

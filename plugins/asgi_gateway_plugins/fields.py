@@ -1,0 +1,45 @@
+"""Names and values of HTTP fields: what a component may set, and how a forged copy of it is found."""
+
+import re
+from itertools import product
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}"
+"""RFC 9110 5.6.2."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+SEPARATORS = 10
+"""Dashes and underscores in one name; `spellings` doubles with each."""
+
+
+def read_name(name: str) -> str:
+    if len(re.findall("[-_]", name)) > SEPARATORS:
+        raise ValueError(f"{name!r} has more than {SEPARATORS} dashes and underscores")
+    return name.lower()
+
+
+HeaderName = Annotated[str, Field(pattern=f"^{TOKEN}$"), AfterValidator(read_name)]
+"""The name of a field, in lower case."""
+
+NoHeader = Annotated[str, Field(pattern=f"^({TOKEN})?$"), AfterValidator(read_name)]
+"""The same, or empty for none."""
+
+
+def spellings(name: str) -> frozenset[bytes]:
+    """A name with each of its dashes as dash or underscore: CGI and WSGI read both as one."""
+    parts = re.split("[-_]", name)
+    separators = product(b"-_", repeat=len(parts) - 1)
+    return frozenset(weave(parts, chosen) for chosen in separators)
+
+
+def weave(parts: list[str], separators: tuple[int, ...]) -> bytes:
+    woven = parts[0].encode()
+    for separator, part in zip(separators, parts[1:], strict=True):
+        woven += bytes((separator,)) + part.encode()
+    return woven
+
+
+def value(text: str) -> bytes:
+    """A text as the value of a field. Control characters are percent-encoded: they cannot end the field."""
+    return CONTROL.sub(lambda found: f"%{ord(found[0]):02X}", text).strip().encode(errors="replace")

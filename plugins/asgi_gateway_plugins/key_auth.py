@@ -1,0 +1,100 @@
+"""API keys: who has one of a consumer's keys is that consumer."""
+
+from collections.abc import Awaitable, Callable
+
+from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
+from asgi_gateway.component import Build, Component, Refusal
+from asgi_gateway.consumers import Principal
+from asgi_gateway.exchange import EXCHANGE, Exchange
+from asgi_gateway.stage import Stage
+
+from .credentials import cookie_pairs, cookies_without, query_pairs, query_without
+from .fields import HeaderName, NoHeader, spellings, value
+
+Find = Callable[[Scope], set[bytes]]
+Clean = Callable[[Scope], Scope]
+
+CHALLENGE = ((b"www-authenticate", b"ApiKey"),)
+NO_KEY = Refusal(401, "no_key", CHALLENGE, "This request needs an API key.")
+UNKNOWN_KEY = Refusal(401, "unknown_key", CHALLENGE, "Nobody has this API key.")
+SEVERAL_KEYS = Refusal(401, "several_keys", CHALLENGE, "The request carries different API keys.")
+
+
+class KeyAuth(
+    Component, name="key_auth", stage=Stage.AUTH, serves=frozenset({"http", "websocket"}), refuses=True
+):
+    """Identifies the caller by an API key of a consumer, and refuses everybody else with 401."""
+
+    headers: tuple[HeaderName, ...] = ("x-api-key", "apikey", "access_token")
+    """Fields in which a key is looked for."""
+    query: tuple[str, ...] = ()
+    """Query parameters in which a key is looked for. Mind that URLs are logged in many places."""
+    cookies: tuple[str, ...] = ()
+    """Cookies in which a key is looked for."""
+    hide: bool = True
+    """Whether the key is removed from the request that goes upstream."""
+    consumer_header: NoHeader = "x-consumer"
+    """The field that tells the upstream who is calling; a caller's own is always removed. Empty: none."""
+
+    def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
+        find, clean = self.finder(), self.cleaner()
+        refuse, consumers = build.refuse(app), build.consumers
+        name = self.consumer_header.encode()
+        principals: dict[str, Principal] = {}
+
+        def key_auth(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            found = find(scope)
+            scope = clean(scope)
+            if len(found) != 1:
+                return refuse(scope, receive, send, SEVERAL_KEYS if found else NO_KEY)
+            consumer = consumers.with_key(found.pop())
+            if consumer is None:
+                return refuse(scope, receive, send, UNKNOWN_KEY)
+            principal = principals.get(consumer.name)
+            if principal is None:
+                principal = principals[consumer.name] = Principal(consumer.name, "key_auth", consumer.groups)
+            exchange: Exchange = scope[EXCHANGE]
+            exchange.principal = principal
+            if name:
+                scope["headers"].append((name, value(consumer.name)))
+            return app(scope, receive, send)
+
+        return key_auth
+
+    def finder(self) -> Find:
+        """The function that gathers every different key of a request."""
+        headers = frozenset(name.encode() for name in self.headers)
+        parameters = frozenset(name.encode() for name in self.query)
+        cookies = frozenset(name.encode() for name in self.cookies)
+
+        def find(scope: Scope) -> set[bytes]:
+            found = {text for name, text in scope["headers"] if name in headers}
+            if parameters:
+                pairs = [pair for pair, _ in query_pairs(scope["query_string"])]
+                found |= {text for name, text in pairs if name in parameters}
+            if cookies:
+                lines = [line for name, line in scope["headers"] if name == b"cookie"]
+                pairs = [pair for line in lines for pair, _ in cookie_pairs(line)]
+                found |= {text for name, text in pairs if name in cookies}
+            return found
+
+        return find
+
+    def cleaner(self) -> Clean:
+        """The function that copies a scope without the keys, and without a forged identity."""
+        hidden = self.headers if self.hide else ()
+        names = [*hidden, self.consumer_header] if self.consumer_header else hidden
+        gone = frozenset(spelling for name in names for spelling in spellings(name))
+        parameters = frozenset(name.encode() for name in self.query if self.hide)
+        cookies = frozenset(name.encode() for name in self.cookies if self.hide)
+
+        def clean(scope: Scope) -> Scope:
+            headers = [field for field in scope["headers"] if field[0] not in gone]
+            if cookies:
+                headers = cookies_without(headers, cookies)
+            cleaned = {**scope, "headers": headers}
+            if parameters:
+                cleaned["query_string"] = query_without(scope["query_string"], parameters)
+            return cleaned
+
+        return clean

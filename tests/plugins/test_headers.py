@@ -1,0 +1,152 @@
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from asgi_gateway.asgi import ASGIApp, Message, Receive, Scope, Send
+from asgi_gateway.component import Build, Component
+from asgi_gateway.errors import ConfigError, UpstreamError
+from asgi_gateway.exchange import Exchange
+from asgi_gateway.gateway import Gateway
+from asgi_gateway.hookspecs import hookimpl
+from asgi_gateway.stage import Stage
+from asgi_gateway_plugins.template import render
+from tests.plugins.kit import CALLER, Upstreams, client, document, handshake, serving
+
+
+async def test_remove_set_and_add_in_this_order(upstreams: Upstreams) -> None:
+    request = {"remove": ["A", "b"], "set": {"B": "1", "c": "2"}, "add": {"A": "3", "d": "4"}}
+    async with serving(upstreams, document({"headers": {"request": request}})) as http:
+        await http.get("/", headers=[("a", "x"), ("b", "x"), ("c", "x"), ("d", "x"), ("e", "x")])
+    found = [
+        (name, value)
+        for name, value in upstreams.seen[0]["headers"]
+        if name in (b"a", b"b", b"c", b"d", b"e")
+    ]
+    assert found == [(b"d", b"x"), (b"e", b"x"), (b"b", b"1"), (b"c", b"2"), (b"a", b"3"), (b"d", b"4")]
+
+
+async def test_the_answer_is_edited_too(upstreams: Upstreams) -> None:
+    upstreams.answers = [(b"server", b"secret/1.0"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    response = {"remove": ["server"], "set": {"x-frame-options": "DENY"}, "add": {"set-cookie": "c=3"}}
+    async with serving(upstreams, document({"headers": {"response": response}})) as http:
+        answer = await http.get("/")
+    assert "server" not in answer.headers
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers.get_list("set-cookie") == ["a=1", "b=2", "c=3"]
+
+
+async def test_values_hold_variables(upstreams: Upstreams) -> None:
+    request = {
+        "set": {"x-order": "order {id} of {consumer}", "x-who": "{client}@{host}", "x-braces": "{{id}}"}
+    }
+    declared = document(
+        "key_auth",
+        {
+            "headers": {
+                "request": request,
+                "response": {"set": {"x-id": "{request_id}", "x-route": "{route}"}},
+            }
+        },
+        path="/orders/{id}",
+        consumers=[{"name": "acme", "keys": ["k"]}],
+    )
+    async with serving(upstreams, declared) as http:
+        answer = await http.get("/orders/17", headers={"x-api-key": "k"})
+    assert upstreams.headers("x-order") == ["order 17 of acme"]
+    assert upstreams.headers("x-who") == [f"{CALLER}@gateway.test"]
+    assert upstreams.headers("x-braces") == ["{id}"]
+    assert len(answer.headers["x-id"]) == 32
+    assert answer.headers["x-route"] == "main"
+
+
+async def test_a_value_that_comes_out_empty_is_not_sent(upstreams: Upstreams) -> None:
+    request = {"set": {"x-user": "{consumer}"}}
+    async with serving(upstreams, document({"headers": {"request": request}})) as http:
+        await http.get("/", headers={"x-user": "forged", "X_User": "forged"})
+    assert [
+        name for name, _ in upstreams.seen[0]["headers"] if b"user" in name and name != b"user-agent"
+    ] == []
+
+
+async def test_a_variable_cannot_end_a_field(upstreams: Upstreams) -> None:
+    exchange = Exchange({"type": "http"}, print, 0.0)  # type: ignore[arg-type]
+    exchange.params = {"id": "1\r\nx-admin: yes\x00 "}
+    assert render("{id}")(exchange) == b"1%0D%0Ax-admin: yes%00"
+    assert render("a\nb")(exchange) == b"a%0Ab"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"request": {"set": {"Content-Length": "1"}}}, "content-length says how a message is framed"),
+        ({"response": {"remove": ["transfer-encoding"]}}, "transfer-encoding says how a message is framed"),
+        ({"request": {"add": {"connection": "x"}}}, "connection says how a message is framed"),
+        ({"request": {"set": {"Host": "x"}}}, "`host` of the upstream"),
+        ({"request": {"set": {"x": "{a.b}"}}}, "write a variable as {name}"),
+        ({"request": {"set": {"x": "{id!r}"}}}, "write a variable as {name}"),
+        ({"request": {"set": {"x": "{"}}}, "'{'"),
+        ({"request": {"set": {"bad name": "1"}}}, "must match"),
+        ({"request": {"put": {"x": "1"}}}, "put"),
+    ],
+)
+def test_a_wrong_edit_is_told_at_once(upstreams: Upstreams, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Gateway.parse(document({"headers": options}), plugins=[upstreams])
+    assert says in str(raised.value)
+
+
+async def test_on_an_upstream_only_its_own_calls_are_edited(upstreams: Upstreams) -> None:
+    edits = {"headers": {"request": {"set": {"x-to": "next"}}, "response": {"set": {"x-from": "next"}}}}
+    declared = document({"canary": {"upstream": "next", "by": "ip", "force_header": "x-go"}})
+    declared["upstreams"]["next"]["components"] = [edits]
+    async with serving(upstreams, declared) as http:
+        there = await http.get("/", headers={"x-go": "canary"})
+        assert upstreams.headers("x-to") == ["next"]
+        here = await http.get("/", headers={"x-go": "stable"})
+        assert upstreams.headers("x-to") == []
+    assert there.headers["x-from"] == "next"
+    assert "x-from" not in here.headers
+
+
+class Peeking:
+    """A plugin whose component asks another upstream before it goes on."""
+
+    @hookimpl
+    def gateway_components(self) -> Iterable[type[Component]]:
+        class Peek(Component, name="peek", stage=Stage.TRANSFORM):
+            upstream: str
+
+            def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
+                other = build.upstream(self.upstream)
+
+                async def swallow(message: Message) -> None:
+                    pass
+
+                async def peek(scope: Scope, receive: Receive, send: Send) -> None:
+                    await other({**scope}, receive, swallow)
+                    await app(scope, receive, send)
+
+                return peek
+
+        return [Peek]
+
+
+async def test_an_upstream_edits_its_own_answers_only(upstreams: Upstreams) -> None:
+    declared = document({"peek": {"upstream": "next"}})
+    for name, upstream in declared["upstreams"].items():
+        upstream["components"] = [{"headers": {"response": {"add": {"x-from": name}}}}]
+    gateway = Gateway.parse(declared, plugins=[upstreams, Peeking()])
+    async with gateway.lifespan(), client(gateway) as http:
+        answer = await http.get("/")
+        upstreams.failure = UpstreamError("connect_failed", "connect")
+        problem = await http.get("/")
+    assert upstreams.labels == ["next", "main", "next", "main"]
+    assert answer.headers.get_list("x-from") == ["main"]
+    assert (problem.status_code, problem.headers.get_list("x-from")) == (502, [])
+
+
+async def test_a_handshake_is_edited(upstreams: Upstreams) -> None:
+    declared = document({"headers": {"request": {"set": {"x-a": "1"}}}}, route={"websocket": True})
+    await handshake(Gateway.parse(declared, plugins=[upstreams]))
+    assert upstreams.headers("x-a") == ["1"]

@@ -1,0 +1,169 @@
+import tracemalloc
+from math import ceil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from limits.aio.strategies import (
+    FixedWindowRateLimiter,
+    MovingWindowRateLimiter,
+    SlidingWindowCounterRateLimiter,
+)
+
+from asgi_gateway.units import Rate
+from asgi_gateway_plugins.rate_limit.limiter import Limiter, Rule, WindowKind
+from asgi_gateway_plugins.rate_limit.memory import LoopMemory
+from tests.plugins.kit import Hand
+
+WINDOWS: list[WindowKind] = ["fixed", "sliding", "moving"]
+MOMENT = 1e-5
+"""Seconds: floats of a clock are not finer than that in a sum."""
+PAUSES = st.lists(st.floats(0, 25, allow_nan=False), min_size=1, max_size=60)
+
+
+def limiter(window: WindowKind, clock: Hand, *rates: str, most: int = 1000) -> Limiter:
+    return Limiter(tuple(Rate.read(rate) for rate in rates), window, lambda: clock.seconds, most)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@given(pauses=PAUSES, amount=st.integers(1, 5))
+async def test_retry_after_is_never_too_early_nor_more_than_a_second_late(
+    window: WindowKind, pauses: list[float], amount: int
+) -> None:
+    clock = Hand()
+    limit = limiter(window, clock, f"{amount}/10 seconds")
+    for pause in pauses:
+        clock.seconds += pause
+        if await limit.hit("a"):
+            continue
+        ((remaining, wait),) = limit.standing("a")
+        assert remaining == 0
+        refused = clock.seconds
+        clock.seconds = refused + wait - 1 - MOMENT
+        if clock.seconds > refused:
+            assert not await limit.hit("a")
+        clock.seconds = refused + wait + MOMENT
+        assert await limit.hit("a")
+
+
+@given(pauses=PAUSES)
+async def test_a_moving_window_holds_in_every_window(pauses: list[float]) -> None:
+    clock = Hand()
+    limit = limiter("moving", clock, "3/10 seconds")
+    admitted: list[float] = []
+    for pause in pauses:
+        clock.seconds += pause
+        if await limit.hit("a"):
+            admitted.append(clock.seconds)
+    assert all(later - earlier >= 10 for earlier, later in zip(admitted, admitted[3:], strict=False))
+
+
+async def test_a_sliding_window_admits_in_step_after_a_burst() -> None:
+    clock = Hand()
+    limit = limiter("sliding", clock, "10/10 seconds")
+    assert [await limit.hit("a") for _ in range(11)] == [True] * 10 + [False]
+    clock.seconds += 10.5
+    assert [await limit.hit("a") for _ in range(2)] == [True, False]
+    clock.seconds += 4
+    assert [await limit.hit("a") for _ in range(5)] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_the_longest_that_anybody_waits_is_a_window(window: WindowKind) -> None:
+    clock = Hand()
+    limit = limiter(window, clock, "1/minute")
+    assert await limit.hit("a")
+    for _ in range(50):
+        await limit.hit("a")
+    clock.seconds += 60.001
+    assert await limit.hit("a")
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_what_is_left_adds_up(window: WindowKind) -> None:
+    clock = Hand()
+    limit = limiter(window, clock, "3/10 seconds", "5/minute")
+    assert limit.standing("a") == [(3, 10), (5, 60)]
+    await limit.hit("a")
+    await limit.hit("a")
+    assert limit.standing("a") == [(1, 10), (3, 60)]
+    assert limit.standing("b") == [(3, 10), (5, 60)]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_no_number_of_callers_fills_the_memory(window: WindowKind) -> None:
+    clock = Hand()
+    limit = limiter(window, clock, "10/day", most=1000)
+    for number in range(1000):
+        await limit.hit(f"2001:db8:{number:x}::")
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(1000, 20_000):
+        await limit.hit(f"2001:db8:{number:x}::")
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert limit.storage.size == 1000
+    assert grown < 1024 * 1024
+
+
+async def test_a_moving_window_remembers_requests_within_the_bound() -> None:
+    clock = Hand()
+    limit = limiter("moving", clock, "10/day", most=100)
+    for number in range(50):
+        for _ in range(20):
+            await limit.hit(str(number))
+    assert limit.storage.size == 100
+    assert not await limit.hit("49")
+
+
+async def test_who_calls_often_is_not_forgotten_for_others() -> None:
+    clock = Hand()
+    limit = limiter("sliding", clock, "1/day", most=100)
+    assert await limit.hit("often")
+    for number in range(1000):
+        await limit.hit(str(number))
+        assert not await limit.hit("often")
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_what_has_expired_makes_room(window: WindowKind) -> None:
+    clock = Hand()
+    limit = limiter(window, clock, "10/minute")
+    for number in range(100):
+        await limit.hit(str(number))
+    clock.seconds += 121
+    for number in range(60):
+        await limit.hit(f"new {number}")
+    assert limit.storage.size <= 61
+
+
+@pytest.mark.parametrize(
+    "kind", [FixedWindowRateLimiter, SlidingWindowCounterRateLimiter, MovingWindowRateLimiter]
+)
+async def test_it_is_a_storage_for_every_strategy_of_limits(kind: type) -> None:
+    clock = Hand()
+    storage = LoopMemory(lambda: clock.seconds, 1000)
+    strategy, rule = kind(storage), Rule(Rate.read("3/minute"))
+    assert [await strategy.hit(rule, "a", cost=2), await strategy.hit(rule, "a")] == [True, True]
+    assert not await strategy.test(rule, "a")
+    assert await strategy.test(rule, "b")
+    assert (await strategy.get_window_stats(rule, "a")).remaining == 0
+    await strategy.clear(rule, "a")
+    assert await strategy.test(rule, "a", cost=3)
+    assert not await strategy.test(rule, "a", cost=4)
+    await strategy.hit(rule, "a")
+    assert await storage.reset() == 1
+    assert storage.size == 0
+    assert await storage.check()
+
+
+async def test_the_reset_times_of_limits_follow_the_clock() -> None:
+    clock = Hand()
+    storage, rule = LoopMemory(lambda: clock.seconds, 1000), Rule(Rate.read("3/minute"))
+    fixed, moving = FixedWindowRateLimiter(storage), MovingWindowRateLimiter(storage)
+    await fixed.hit(rule, "a")
+    await moving.hit(rule, "a")
+    clock.seconds += 20
+    for strategy in (fixed, moving):
+        stats = await strategy.get_window_stats(rule, "a")
+        assert (ceil(stats.reset_time - clock.seconds), stats.remaining) == (40, 2)

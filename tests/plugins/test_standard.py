@@ -1,0 +1,105 @@
+import gc
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import asgi_gateway_plugins
+from asgi_gateway.asgi import Message
+from asgi_gateway.gateway import Gateway
+from asgi_gateway.stage import Stage
+from tests.plugins.kit import CALLER, Upstreams, document
+
+EDITS = {"headers": {"request": {"set": {"x-a": "{consumer}"}}, "response": {"set": {"x-b": "{request_id}"}}}}
+
+
+def everything(file: Path) -> dict[str, Any]:
+    """A gateway with every component, several of them twice."""
+    declared = document(
+        {"canary": {"upstream": "next", "percent": 50, "by": "cookie:who", "force_header": "x-go"}},
+        EDITS,
+        {"rate_limit": {"limits": ["1000000/second", "1000000/minute"], "headers": "both"}},
+        {"rate_limit": {"limit": "1/hour", "by": "consumer", "mode": "report"}},
+        {"key_auth": {"query": ["key"], "cookies": ["key"]}},
+        {"middleware": {"cls": "tests.plugins.test_middleware:Mark"}},
+        components=["request_id", {"access_log": {"file": str(file)}}],
+        consumers=[{"name": "acme", "keys": ["k"]}],
+    )
+    for upstream in declared["upstreams"].values():
+        upstream["components"] = [EDITS]
+    return declared
+
+
+async def ask(gateway: Gateway) -> int:
+    """One request without a client around it; its status."""
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"gateway.test"), (b"x-api-key", b"k")],
+        "client": (CALLER, 50_000),
+        "server": ("gateway.test", 80),
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await gateway(scope, receive, send)
+    status: int = sent[0]["status"]
+    return status
+
+
+async def test_no_component_leaves_cyclic_garbage(upstreams: Upstreams, tmp_path: Path) -> None:
+    gateway = Gateway.parse(everything(tmp_path / "access.log"), plugins=[upstreams])
+    async with gateway.lifespan():
+        assert await ask(gateway) == 200
+        upstreams.seen.clear()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(200):
+                assert await ask(gateway) == 200
+                upstreams.seen.clear()
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
+
+
+def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path: Path) -> None:
+    plan = Gateway.parse(everything(tmp_path / "access.log"), plugins=[upstreams]).plan[0]
+    assert plan.chain == (
+        "request_id",
+        "access_log",
+        "key_auth",
+        "rate_limit",
+        "rate_limit [report]",
+        "headers",
+        "middleware",
+        "canary",
+    )
+    assert plan.upstream_chain == ("headers",)
+
+
+def test_what_guards_serves_websocket_and_may_refuse() -> None:
+    for kind in asgi_gateway_plugins.gateway_components():
+        if kind.stage in (Stage.GUARD, Stage.AUTH, Stage.LIMIT):
+            assert "websocket" in kind.serves
+            assert kind.refuses
+
+
+def test_importing_them_is_cheap() -> None:
+    code = (
+        "import sys, asgi_gateway_plugins; print(sorted({'limits', 'msgspec', 'httpx'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,124 @@
+"""The benchmarks' own arithmetic; figures are not judged here, because other work shares the machine."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from asgi_gateway.gateway import Gateway
+from benchmarks import chain, reload, routing
+from benchmarks.__main__ import read_options
+from benchmarks.goals import Goal
+from benchmarks.load import Report, parse_report
+from benchmarks.measure import Effort, Result, Round, notes
+from benchmarks.peers import GatewayPeer, Place
+from benchmarks.process import NotRunning, read_processes, read_stat, tree_ticks
+from benchmarks.proxy import choose
+from benchmarks.table import render
+
+
+def one_round(cpu_us: float, rate: int = 1000, load_share: float = 0.5, noise_share: float = 0.0) -> Round:
+    return Round(Report(rate, 1.0, 1.0, 2.0, 0), cpu_us * rate / 1e6, load_share, noise_share)
+
+
+def result(*cpu_us: float) -> Result:
+    return Result("subject", tuple(one_round(cost) for cost in cpu_us))
+
+
+def test_the_report_of_the_load_is_read_with_its_units() -> None:
+    line = {"requests": 1000, "duration_us": 2e6, "p50_us": 600, "p99_us": 12170, "failed": 3, "refused": 7}
+    report = parse_report(f"Running 1s test\n1000 requests in 2.00s, 1.00MB read\n{json.dumps(line)}\n")
+    assert report == Report(requests=1000, seconds=2.0, p50_ms=0.6, p99_ms=12.17, errors=10)
+    assert report.rate == 495.0
+
+
+def test_a_load_that_reports_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no report"):
+        parse_report("unable to connect to 127.0.0.1:1 Connection refused\n")
+
+
+def test_a_process_name_with_spaces_and_brackets_does_not_shift_the_fields() -> None:
+    fields = "7 1 1 0 -1 4194304 101 0 0 0 30 12 0 0 20 0 1 0 125923"
+    assert read_stat(f"42 (a) b (c) S {fields}") == (7, 42)
+
+
+def test_the_cpu_time_of_a_tree_counts_all_descendants_and_nobody_else() -> None:
+    processes = {10: (1, 5), 11: (10, 7), 12: (11, 9), 20: (1, 100)}
+    assert tree_ticks(10, processes) == 21
+    assert tree_ticks(99, processes) == 0
+
+
+def test_the_running_processes_are_found_with_their_parents() -> None:
+    parent, ticks = read_processes()[os.getpid()]
+    assert parent == os.getppid()
+    assert ticks >= 0
+
+
+def test_a_ratio_is_the_median_over_neighbouring_rounds() -> None:
+    # The second half ran on a machine that was half as fast: every pair has the same ratio nevertheless.
+    assert result(20, 20, 40, 40).cpu_ratio(result(10, 10, 20, 20)) == pytest.approx(2.0)
+    assert result(10, 11, 30).cpu_us == pytest.approx(11)
+    assert result(10, 10, 12).spread == pytest.approx(0.1)
+
+
+def test_a_round_without_an_answer_has_no_cost() -> None:
+    empty = Round(Report(0, 1.0, 0.0, 0.0, 64), 0.5, 0.1, 0.0)
+    assert math.isnan(empty.cpu_us)
+    assert empty.report.rate == 0.0
+
+
+def test_a_saturated_load_and_a_noisy_machine_are_told() -> None:
+    fast = Result("fast", (one_round(10, load_share=0.99),))
+    noisy = Result("noisy", (one_round(10, noise_share=0.3),))
+    told = notes([fast, noisy, result(10)])
+    assert [line for line in told if "load core saturated for fast" in line]
+    assert [line for line in told if "for noisy" in line]
+    assert notes([result(10)]) == []
+
+
+def test_a_goal_that_was_not_measured_is_not_met() -> None:
+    assert Goal("cost", 2.2, 2.2).met
+    assert not Goal("cost", 2.3, 2.2).met
+    assert Goal("speed", 20.0, 20.0, "at least").met
+    unknown = Goal("cost", math.nan, 2.2)
+    assert not unknown.met
+    assert "not measured" in str(unknown)
+
+
+def test_a_subject_without_figures_has_its_reason_in_the_table() -> None:
+    lines = render(
+        ["subject", "a ms", "b us"], [["one", "1", "22"], ["other", "not installed (apt-get ...)"]]
+    )
+    assert lines.splitlines()[2:] == ["one         1    22", "other    not installed (apt-get ...)"]
+
+
+def test_an_unknown_subject_is_named() -> None:
+    assert [peer.name for peer in choose("nginx,envoy")] == ["nginx", "envoy"]
+    with pytest.raises(NotRunning, match="nothing-like-it"):
+        choose("nginx,nothing-like-it")
+
+
+def test_the_measurement_of_routing_finds_every_route_it_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
+    options = read_options(["routing", "--routes", "30,3,9", "--in-process"])
+    goals, complete = routing.main(options, Effort(seconds=1, rounds=2, connections=1))
+    assert complete
+    assert [goal.bound for goal in goals] == [1.5]
+    sizes = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert sizes == ["3", "9", "30"]
+
+
+def test_one_size_of_a_table_compares_nothing() -> None:
+    with pytest.raises(NotRunning, match="two sizes"):
+        routing.main(read_options(["routing", "--routes", "30", "--in-process"]), Effort(1, 1, 1))
+
+
+@pytest.mark.parametrize("document", [chain.document(), reload.document(20, 3), routing.document(20)])
+def test_the_gateway_accepts_the_configurations_that_are_measured(
+    document: dict[str, object], tmp_path: Path
+) -> None:
+    peer = GatewayPeer(document=document)
+    peer.command("python", Place(tmp_path, port=1, upstream=2, body_bytes=3))
+    gateway = Gateway.load(tmp_path / "gateway.json")
+    assert len(gateway.plan) == len(gateway.config.routes)

@@ -1,0 +1,172 @@
+from typing import Any
+
+import pytest
+
+from asgi_gateway.errors import ConfigError
+from asgi_gateway.routing import Entry, Pattern, Table
+
+
+def entry(name: str, path: str = "/a", **options: Any) -> Entry[None]:
+    options["methods"] = frozenset(options.get("methods", ()))
+    return Entry(name=name, pattern=Pattern(path), payload=None, **options)
+
+
+def problems(*entries: Entry[None]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        Table(entries)
+    return [str(problem) for problem in caught.value.problems]
+
+
+HINT = "(give one another method, host, header or query, or a higher priority)"
+X1 = (b"x", b"1")
+
+
+def test_two_routes_with_one_meaning_are_named_both() -> None:
+    assert problems(entry("one", "/orders/{id}"), entry("two", "/orders/{number}")) == [
+        f"routes: routes 'one' (/orders/{{id}}) and 'two' (/orders/{{number}}) mean the same requests {HINT}"
+    ]
+
+
+def test_all_conflicts_are_found_at_once_and_each_is_named_once() -> None:
+    methods = {"GET", "PUT", "POST"}
+    found = problems(
+        entry("b", "/a", methods=methods),
+        entry("a", "/%61", methods=methods),
+        entry("d", "/b/*"),
+        entry("c", "/b/*"),
+        entry("fine", "/c"),
+    )
+    assert [text.partition(" mean")[0] for text in found] == [
+        "routes: routes 'a' (/%61) and 'b' (/a)",
+        "routes: routes 'c' (/b/*) and 'd' (/b/*)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"methods": {"GET", "PUT"}}, {"methods": {"PUT", "POST"}}),
+        ({"hosts": ("x.com", "y.com")}, {"hosts": ("y.com",)}),
+        ({"hosts": ("*.x.com",)}, {"hosts": ("y.com", "*.x.com")}),
+        ({"headers": (X1, (b"y", b"2"))}, {"headers": ((b"y", b"2"), X1)}),
+        ({"query": (("q", "*"),)}, {"query": (("q", "*"),)}),
+        ({"priority": 3}, {"priority": 3}),
+    ],
+)
+def test_routes_that_only_their_names_tell_apart_conflict(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert len(problems(entry("one", **one), entry("two", **two))) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"methods": {"GET"}}, {"methods": {"PUT"}}),
+        ({"methods": {"GET"}}, {}),
+        ({"hosts": ("x.com",)}, {"hosts": ("y.com",)}),
+        ({"hosts": ("x.com",)}, {}),
+        ({"hosts": ("a.x.com",)}, {"hosts": ("*.x.com",)}),
+        ({"hosts": ("*.a.x.com",)}, {"hosts": ("*.x.com",)}),
+        ({"headers": (X1,)}, {"headers": ((b"x", b"2"),)}),
+        ({"headers": (X1,)}, {"headers": ((b"x", b"*"),)}),
+        ({"headers": (X1,)}, {"query": (("x", "1"),)}),
+        ({"headers": (X1,)}, {}),
+        ({"path": "/a/"}, {}),
+        ({"path": "/a/*"}, {"path": "/a/{x}"}),
+    ],
+)
+def test_routes_that_something_tells_apart_live_together(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert Table([entry("one", **one), entry("two", **two)]).shadowed() == ()
+
+
+def test_priority_ends_a_conflict_but_shadows_the_other() -> None:
+    table = Table([entry("one"), entry("two", priority=1)])
+    assert [str(problem) for problem in table.shadowed()] == [
+        "route one: it is never reached: 'two' always goes first (take it away, or give it a higher priority)"
+    ]
+
+
+def test_several_routes_can_shadow_one_together() -> None:
+    table = Table(
+        [
+            entry("both", methods={"GET", "PUT"}),
+            entry("get", methods={"GET"}, priority=1),
+            entry("put", methods={"PUT"}, priority=2),
+        ]
+    )
+    assert [problem.what for problem in table.shadowed()] == [
+        "it is never reached: 'get' or 'put' always goes first"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [
+        ({}, {"methods": {"GET"}, "hosts": ("x.com",), "headers": (X1,), "query": (("q", "1"),)}),
+        ({"methods": {"GET", "PUT"}}, {"methods": {"GET"}, "headers": (X1,)}),
+        ({"hosts": ("*.x.com",)}, {"hosts": ("a.x.com", "*.b.x.com")}),
+        ({"headers": (X1,)}, {"headers": (X1, (b"y", b"1"))}),
+        ({"headers": ((b"x", b"*"),)}, {"headers": (X1,)}),
+        ({"query": (("q", "*"),)}, {"query": (("q", "1"), ("r", "1"))}),
+    ],
+)
+def test_a_route_above_that_asks_for_less_shadows(above: dict[str, Any], below: dict[str, Any]) -> None:
+    table = Table([entry("above", "/a/{x}", priority=1, **above), entry("below", "/a/{y}", **below)])
+    assert [problem.where for problem in table.shadowed()] == ["route below"]
+    assert Table([entry("above", "/a/{x}", **above), entry("below", "/a/{y}", **below)]).shadowed() == ()
+
+
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [
+        ({"methods": {"GET"}}, {}),
+        ({"methods": {"GET"}}, {"methods": {"GET", "PUT"}}),
+        ({"hosts": ("*.x.com",)}, {"hosts": ("x.com",)}),
+        ({"hosts": ("a.x.com",)}, {"hosts": ("*.x.com",)}),
+        ({"hosts": ("x.com",)}, {}),
+        ({"headers": (X1,)}, {"headers": ((b"x", b"*"),)}),
+        ({"headers": (X1,)}, {"query": (("x", "1"),)}),
+        ({"headers": (X1,)}, {}),
+    ],
+)
+def test_a_route_above_that_asks_for_more_does_not_shadow(
+    above: dict[str, Any], below: dict[str, Any]
+) -> None:
+    table = Table([entry("above", priority=1, **above), entry("below", **below)])
+    assert table.shadowed() == ()
+
+
+def test_a_host_without_predicates_hides_those_that_have_some() -> None:
+    """An exact host goes before more headers, so that nothing is left on that host for the wildcard."""
+    table = Table([entry("near", hosts=("a.x.com",)), entry("far", hosts=("*.x.com",), headers=(X1,))])
+    assert table.shadowed() == ()
+    assert table.match("GET", "a.x.com", "/a", {"headers": [X1], "query_string": b""})[0].name == "near"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "*",
+        "*.",
+        "a.*.com",
+        "*a.com",
+        "**.com",
+        "A.com",
+        "a.com:80",
+        "a.com/",
+        "a..com",
+        "a.com.",
+        "café.com",
+        "::1",
+    ],
+)
+def test_a_host_that_no_request_has_is_refused(host: str) -> None:
+    hint = "write app.example.com or *.example.com in lower case, without a port"
+    assert problems(entry("one", hosts=(host,))) == [f"route one: {host!r} is not a host ({hint})"]
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "a.com", "*.a.com", "127.0.0.1", "[::1]", "xn--caf-dma.com", "a_b.com"]
+)
+def test_a_host_that_a_request_may_have_is_taken(host: str) -> None:
+    assert Table([entry("one", hosts=(host,))]).match("GET", host, "/a", {}) is not None
