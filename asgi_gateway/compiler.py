@@ -77,7 +77,7 @@ class Compiler:
                 entries.append(made[0])
                 plans.append(made[1])
             yield None
-        table = self._attempt(Table, [*entries, *probes(config.probes, self.kernel)])
+        table = self._attempt(Table, [*entries, *probes(config, self.kernel)])
         unmatched = self._attempt(self._unmatched)
         trusted = self._attempt(Trusted, config.trusted_proxies)
         if self._problems or table is None or unmatched is None or trusted is None:
@@ -94,6 +94,9 @@ class Compiler:
             warnings=(*self._warnings, *table.shadowed()),
             lease=self.lease,
             dials=self.dials,
+            owned=frozenset(
+                name for _, chain in config.chains() for use in chain if use.enabled for name in use.component.owns()
+            ),
             on_live=[*(pool.open for pool in pools), *self.on_live],
             on_end=[pool.close for pool in pools],
         )
@@ -161,7 +164,7 @@ class Compiler:
 
     def _pattern(self, route: Route, owner: str) -> Pattern:
         try:
-            return Pattern(route.path)
+            return Pattern(route.path, self.config.paths)
         except ValueError as error:
             raise ConfigError(Problem(str(error), owner)) from None
 

@@ -1,7 +1,7 @@
 """The only place that says what a component is and what it may use while its chain is built."""
 
 import random
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -53,6 +53,10 @@ class Component(BaseModel):
         for key, value in given.items():
             if value is not None:
                 setattr(cls, key, value)
+
+    def owns(self) -> Iterable[str]:
+        """Header fields of the request that only this component sets: a caller's own are dropped on every route."""
+        return ()
 
     def wrap(self, app: ASGIApp, build: "Build") -> ASGIApp:
         """Return an ASGI app around `app`. Does all the work that can be done once; synchronous; may raise ConfigError."""

@@ -4,8 +4,12 @@ from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
 from .asgi import ASGIApp, Receive, Scope, Send
-from .config import When
+from .config import Paths, When
 from .exchange import EXCHANGE, Exchange
+from .paths import canonical
+
+LENIENT = Paths(double_slash="keep", encoded_slash="keep", backslash="keep", semicolon="keep")
+"""How a path in a condition is read: whatever reaches it was let in by the policy of the file."""
 
 Question = Callable[[Scope, Exchange], bool]
 
@@ -30,11 +34,8 @@ def ask(when: When) -> list[Question]:
     if when.method:
         methods = frozenset(when.method)
         questions.append(lambda scope, exchange: scope.get("method", "GET") in methods)
-    if when.path.endswith("*"):
-        prefix = when.path.removesuffix("*")
-        questions.append(lambda scope, exchange: exchange.path.startswith(prefix))
-    elif when.path:
-        questions.append(lambda scope, exchange: exchange.path == when.path)
+    if when.path:
+        questions.append(at(when.path))
     if when.consumer:
         consumers = frozenset(when.consumer)
         questions.append(
@@ -49,12 +50,22 @@ def ask(when: When) -> list[Question]:
     return questions
 
 
+def at(path: str) -> Question:
+    """Whether a canonical path is this one, or below it where it ends in `/*`; spelt as routes are."""
+    trunk = path.removesuffix("/*")
+    place = canonical(LENIENT)((trunk or "/").encode())
+    if trunk == path:
+        return lambda scope, exchange: exchange.path == place
+    below = place.rstrip("/") + "/"
+    return lambda scope, exchange: exchange.path == place or exchange.path.startswith(below)
+
+
 def has_header(scope: Scope, name: bytes, value: bytes) -> bool:
     return any(key == name and value in (b"*", found) for key, found in scope["headers"])
 
 
 def has_query(scope: Scope, wanted: Mapping[str, str]) -> bool:
-    given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    given = parse_qsl(scope["query_string"].decode("utf-8", "replace"), keep_blank_values=True)
     return all(
         any(name == key and value in ("*", found) for key, found in given) for name, value in wanted.items()
     )

@@ -29,8 +29,9 @@ def stripping(route: Route, upstreams: Mapping[str, ASGIApp]) -> ASGIApp:
     """In ASGI a prefix is taken away by adding it to the root path: an app behind it still knows its own links."""
     prefix = route.strip_prefix.rstrip("/")
     if not prefix.startswith("/") or not (route.path == prefix or route.path.startswith(prefix + "/")):
-        problem = Problem(f"strip_prefix {route.strip_prefix!r} is not the beginning of the path {route.path!r}")
-        raise ConfigError(Problem(problem.what, f"route {route.name}"))
+        what = f"strip_prefix {route.strip_prefix!r} is not the beginning of the path {route.path!r}"
+        raise ConfigError(Problem(what, f"route {route.name}"))
+    prefix = decode(prefix)
 
     def dispatch(scope: Scope, receive: Receive, send: Send) -> object:
         inner = {**scope, "root_path": scope.get("root_path", "") + prefix}
@@ -56,7 +57,7 @@ def rewriting(route: Route, pattern: Pattern, upstreams: Mapping[str, ASGIApp]) 
 
     def dispatch(scope: Scope, receive: Receive, send: Send) -> object:
         exchange: Exchange = scope[EXCHANGE]
-        path = template.fill(exchange.params)
+        path = template.fill(exchange.raw_params)
         inner = {**scope, "root_path": "", "path": decode(path), "raw_path": path.encode("ascii")}
         return upstreams[exchange.upstream](inner, receive, send)
 

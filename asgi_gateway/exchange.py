@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .asgi import Header, Message, Receive, Scope, Send
 from .component import Refusal
 from .consumers import Principal
+from .paths import decode
 
 if TYPE_CHECKING:
     from .upstream import Target
@@ -45,7 +46,7 @@ class Exchange:
         "host",
         "left",
         "outcome",
-        "params",
+        "raw_params",
         "path",
         "principal",
         "refused",
@@ -72,8 +73,8 @@ class Exchange:
         """Monotonic seconds."""
         self.ended = 0.0
         self.route = ""
-        self.params: Mapping[str, str] = {}
-        """The variables of the path, decoded."""
+        self.raw_params: Mapping[str, str] = {}
+        """The variables of the path as they stand in it, percent-encoded."""
         self.path = ""
         """The canonical path that was matched, still percent-encoded, without the place where the gateway is mounted."""
         self.authority = b""
@@ -130,6 +131,11 @@ class Exchange:
     def id(self, value: str) -> None:
         self._id = value
 
+    @property
+    def params(self) -> dict[str, str]:
+        """The variables of the path, decoded."""
+        return {name: decode(value) for name, value in self.raw_params.items()}
+
     def tag(self, name: str, value: Any) -> None:
         """Leave a remark for the access log and whoever observes."""
         if self.tags is None:
@@ -185,7 +191,7 @@ class Exchange:
     def fork(self, send: Send) -> "Exchange":
         """An exchange for a call beside the main one (mirror, composition): same caller, own calls, own answer."""
         twin = Exchange(self.scope, send, self.started)
-        for name in ("route", "params", "path", "host", "authority", "client", "scheme", "trusted", "forwarded", "principal", "deadline"):
+        for name in ("route", "raw_params", "path", "host", "authority", "client", "scheme", "trusted", "forwarded", "principal", "deadline"):
             setattr(twin, name, getattr(self, name))
         twin.id = self.id
         return twin

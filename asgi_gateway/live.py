@@ -54,6 +54,8 @@ class Live:
     warnings: tuple[Problem, ...]
     lease: Lease
     dials: Mapping[str, Dial[Any]]
+    owned: frozenset[str]
+    """Header fields that only components set: a caller's own are dropped on every route."""
     on_live: list[Callable[[], None]] = field(default_factory=list)
     on_end: list[Callable[[], None]] = field(default_factory=list)
     active: int = 0

@@ -18,14 +18,15 @@ class Local:
     def __init__(self, path: str) -> None:
         self.path = path
         self.app = find(path)
-        self._done: asyncio.Event | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._started: asyncio.Event | None = None
         self.state: dict[str, Any] = {}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as a server would: an app that raises before its head has failed, and is a 500."""
         inner = {key: value for key, value in scope.items() if key not in (EXCHANGE, CALL)}
         inner["state"] = self.state.copy()
+        if self._started is not None:
+            await self._started.wait()
         progress = Progress(send)
         try:
             await self.app(inner, receive, progress.send)
@@ -42,6 +43,7 @@ class Local:
     async def run(self) -> None:
         """The app's lifespan, for as long as this coroutine runs. An app without one is served all the same."""
         started, stop = asyncio.Event(), asyncio.Event()
+        self._started = started
 
         async def receive() -> Message:
             if not started.is_set():
@@ -60,6 +62,7 @@ class Local:
             await stop.wait()
         finally:
             stop.set()
+            self._started = None
             await task
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send, started: asyncio.Event) -> None:
@@ -69,6 +72,8 @@ class Local:
             # Raising at startup is how an app says that it knows no lifespan.
             if started.is_set():
                 logger.exception("the lifespan of %s failed", self.path)
+        finally:
+            started.set()
 
 
 class Progress:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from .asgi import ASGIApp, Receive, Scope, Send, answer
-from .config import Probes
+from .config import GatewayConfig
 from .kernel import Kernel
 from .live import Serving
 from .routing import Entry, Pattern
@@ -11,11 +11,11 @@ from .routing import Entry, Pattern
 NAMES = {"live": "gateway-live", "ready": "gateway-ready"}
 
 
-def probes(options: Probes, kernel: Kernel) -> list[Entry[Serving]]:
+def probes(config: GatewayConfig, kernel: Kernel) -> list[Entry[Serving]]:
     """Routes of their own, without any component. They stand before every other route of the same path."""
     questions: list[tuple[str, str, Callable[[], bool]]] = [
-        ("live", options.live, lambda: True),
-        ("ready", options.ready, lambda: kernel.ready),
+        ("live", config.probes.live, lambda: True),
+        ("ready", config.probes.ready, lambda: kernel.ready),
     ]
     return [entry(name, path, good) for name, path, good in questions if path]
 

@@ -78,7 +78,7 @@ class Resources:
             await asyncio.wait(self._closing)
 
     async def stop(self) -> None:
-        """Cancel what runs. The objects stay: the same gateway may be started again."""
+        """Cancel what runs, and close what is open. The objects stay: the same gateway may be started again."""
         tasks = [kept.task for kept in self._kept.values() if kept.task is not None]
         for kept in self._kept.values():
             kept.task = None
@@ -86,6 +86,8 @@ class Resources:
         for task in (mine := [task for task in tasks if task.get_loop() is loop]):
             task.cancel()
         await asyncio.gather(*mine, return_exceptions=True)
+        for kept in list(self._kept.values()):
+            await end(kept)
 
 
 class Lease:

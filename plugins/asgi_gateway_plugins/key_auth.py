@@ -36,6 +36,9 @@ class KeyAuth(
     consumer_header: NoHeader = "x-consumer"
     """The field that tells the upstream who is calling; a caller's own is always removed. Empty: none."""
 
+    def owns(self) -> tuple[str, ...]:
+        return (self.consumer_header,) if self.consumer_header else ()
+
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         find, clean = self.finder(), self.cleaner()
         refuse, consumers = build.refuse(app), build.consumers

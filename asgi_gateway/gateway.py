@@ -1,0 +1,249 @@
+"""The ASGI application: takes each request in, keeps the current configuration, and brings in the next one."""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from . import loading
+from .asgi import Receive, Scope, Send, answer, extension, problem
+from .clock import Clock
+from .compiler import compile_config
+from .component import Dial
+from .config import GatewayConfig
+from .door import Door
+from .errors import Aborted, CallerLeft, ConfigError, Problem
+from .exchange import Exchange
+from .kernel import Kernel
+from .live import Live, Plan
+from .plugins import Plugins, suggestion
+
+logger = logging.getLogger("asgi_gateway")
+
+SLICE = 0.005
+"""Seconds that a reload may compile before requests get their turn."""
+
+
+class Gateway:
+    """A gateway, mountable into any ASGI application or served by itself.
+
+    gateway = Gateway.load("gateway.yaml")
+    app = FastAPI(lifespan=gateway.lifespan)
+    app.mount("/api", gateway)
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        *,
+        plugins: Plugins | None = None,
+        clock: Clock | None = None,
+        dice: random.Random | None = None,
+    ) -> None:
+        """Build it completely, or raise ConfigError with everything that is wrong."""
+        if plugins is None:
+            plugins = Plugins.installed(disable=config.plugins.disable, allow=config.plugins.allow)
+        self._plugins = plugins
+        self._kernel = Kernel(clock, dice)
+        self._monotonic = self._kernel.clock.monotonic
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reloading = asyncio.Lock()
+        self._extra: tuple[object, ...] = ()
+        self.source: Path | None = None
+        """The file it was loaded from."""
+        live, *_ = [step for step in compile_config(config, self._kernel) if step is not None]
+        self._live = live
+        self._begin_with(live)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        plugins: Iterable[object] = (),
+        clock: Clock | None = None,
+        dice: random.Random | None = None,
+    ) -> "Gateway":
+        """A gateway out of a file; `plugins` are objects with hooks, beside the installed ones."""
+        extra = tuple(plugins)
+        config, found = loading.load(path, extra)
+        try:
+            gateway = cls(config, plugins=found, clock=clock, dice=dice)
+        except ConfigError as error:
+            raise loading.locate(error, path) from error
+        gateway.source, gateway._extra = Path(path), extra
+        return gateway
+
+    @classmethod
+    def parse(
+        cls,
+        document: Mapping[str, Any],
+        *,
+        plugins: Iterable[object] = (),
+        clock: Clock | None = None,
+        dice: random.Random | None = None,
+    ) -> "Gateway":
+        """A gateway out of what a file would say."""
+        config, found = loading.parse(document, tuple(plugins))
+        return cls(config, plugins=found, clock=clock, dice=dice)
+
+    # What it is
+
+    @property
+    def config(self) -> GatewayConfig:
+        return self._live.config
+
+    @property
+    def plan(self) -> tuple[Plan, ...]:
+        """The routes as they were compiled."""
+        return self._live.plan
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        return self._live.warnings
+
+    @property
+    def plugins(self) -> Plugins:
+        return self._plugins
+
+    @property
+    def ready(self) -> bool:
+        """What the readiness probe answers."""
+        return self._kernel.ready
+
+    @ready.setter
+    def ready(self, ready: bool) -> None:
+        self._kernel.ready = ready
+
+    def dial(self, name: str) -> Dial:
+        """A live setting by its name, as in `route/orders/canary/percent`; KeyError for an unknown one."""
+        dials = self._live.dials
+        if name not in dials:
+            raise KeyError(f"no dial is called {name!r} {suggestion(name, dials)}".rstrip())
+        return dials[name]
+
+    def __repr__(self) -> str:
+        return f"<Gateway routes={len(self.plan)} upstreams={len(self.config.upstreams)} active={self._live.active}>"
+
+    # A request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._follow_lifespan(scope, receive, send)
+            return
+        if (loop := asyncio.get_running_loop()) is not self._loop:
+            self._enter_loop(loop)
+        live = self._live
+        exchange = Exchange(scope, send, self._monotonic())
+        exchange.foreign = scope["type"] == "http" and extension(scope, "asgi_gateway") is None
+        live.active += 1
+        try:
+            app, inner = self._door.enter(scope, exchange)
+            await app(inner, receive, exchange.send)
+        except asyncio.CancelledError:
+            exchange.outcome = "caller_left"
+            task = asyncio.current_task()
+            # Our own watcher cancelled it: the server, which does not, waits for an ordinary end.
+            if not exchange.left or task is None or task.uncancel():
+                raise
+        except CallerLeft:
+            exchange.outcome = "caller_left"
+        except Aborted:
+            exchange.outcome = "aborted"
+            raise
+        except Exception as error:
+            await self._fail(scope, exchange, error)
+        finally:
+            exchange.end(self._monotonic())
+            live.active -= 1
+            if live.retired:
+                live.left()
+
+    async def _fail(self, scope: Scope, exchange: Exchange, error: Exception) -> None:
+        """Something in a chain raised: a component that fails denies."""
+        exchange.outcome, exchange.cause = "failed", type(error).__name__
+        logger.error("request %s on route %r failed", exchange.id, exchange.route, exc_info=error)
+        if exchange.status:
+            raise Aborted(f"{type(error).__name__} after the answer had begun") from error
+        body = problem(
+            500, "internal_error", "The gateway failed.", request_id=exchange.id, route=exchange.route
+        )
+        await answer(scope, exchange.send, 500, body)
+
+    # Its life
+
+    def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Also without a lifespan everything runs from the first request on."""
+        self._loop = loop
+        self._kernel.resources.start()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Run what runs beside the requests. Fits `FastAPI(lifespan=gateway.lifespan)`."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._stop)
+            self._enter_loop(asyncio.get_running_loop())
+            for beside in self._plugins.lifespans(self):
+                await stack.enter_async_context(beside)
+            yield
+
+    async def _stop(self) -> None:
+        await self._kernel.stop()
+        self._loop = None
+
+    async def _follow_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        stack = AsyncExitStack()
+        try:
+            await stack.enter_async_context(self.lifespan())
+        except Exception as error:
+            logger.error("the gateway could not start", exc_info=error)
+            await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await stack.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # The next configuration
+
+    async def reload(self, config: GatewayConfig | None = None) -> None:
+        """Bring in a new configuration, or what the file says now. ConfigError: nothing has changed."""
+        async with self._reloading:
+            plugins = self._plugins
+            if config is None:
+                if self.source is None:
+                    raise ConfigError("the gateway was not loaded from a file: pass a configuration")
+                config, plugins = await asyncio.to_thread(loading.load, self.source, self._extra)
+            try:
+                live = await in_slices(compile_config(config, self._kernel))
+            except ConfigError as error:
+                raise (loading.locate(error, self.source) if self.source else error) from error
+            before, self._live, self._plugins = self._live, live, plugins
+            self._begin_with(live)
+            self._kernel.resources.start()
+            before.retire()
+        plugins.reloaded(self)
+
+    def _begin_with(self, live: Live) -> None:
+        self._door = Door(live, live.config.server.limits, live.owned)
+        self._kernel.max_spawned = live.config.server.limits.spawned
+        for function in live.on_live:
+            function()
+
+
+async def in_slices(steps: Iterator[Live | None]) -> Live:
+    """Compile, and let requests through every few milliseconds."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for step in steps:
+        if step is not None:
+            return step
+        if loop.time() - began > SLICE:
+            await asyncio.sleep(0)
+            began = loop.time()
+    raise AssertionError("the compiler ends with a Live")
