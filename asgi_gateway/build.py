@@ -77,7 +77,7 @@ class ChainBuild:
         if self._position:
             full = f"{full}/{self._position + 1}"
         dial = self._compiler.lease.keep(("dial", full, default, ge, le), lambda: Dial(full, default, ge, le))
-        self._compiler.dials[full] = dial
+        self._compiler.dials[full] = cast(Dial[object], dial)
         return dial
 
     def on_live(self, function: Callable[[], None]) -> None:

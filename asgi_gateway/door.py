@@ -14,7 +14,9 @@ from .paths import Ambiguous, decode, strip_root
 from .routing import Entry
 
 CLOSE = (b"connection", b"close")
-HOST = re.compile(rb"(?:([A-Za-z0-9._~-]+)|(\[[0-9A-Fa-f:.]+\]))(?::[0-9]{0,5})?")  # RFC 9110 7.2, without encodings
+HOST = re.compile(
+    rb"(?:([A-Za-z0-9._~-]+)|(\[[0-9A-Fa-f:.]+\]))(?::[0-9]{0,5})?"
+)  # RFC 9110 7.2, without encodings
 
 FRAMED = frozenset({b"host", b"content-length", b"expect"})
 CHUNKED = b"chunked"
@@ -105,7 +107,9 @@ class Door:
     def _frame(self, exchange: Exchange, lengths: list[bytes], codings: list[bytes], version: str) -> None:
         """RFC 9112 6.1 to 6.3: one length, or exactly `chunked`, never both."""
         if codings and (lengths or len(codings) > 1 or codings[0].lower() != CHUNKED or version == "1.0"):
-            raise Refused(400, "bad_framing", "Transfer-Encoding is not exactly `chunked`, or not alone.", CLOSE)
+            raise Refused(
+                400, "bad_framing", "Transfer-Encoding is not exactly `chunked`, or not alone.", CLOSE
+            )
         if lengths and (len(lengths) > 1 or not lengths[0].isdigit()):
             raise Refused(400, "bad_framing", "Content-Length is not one number.", CLOSE)
         exchange.has_body = bool(codings) or int(lengths[0]) > 0
@@ -116,12 +120,13 @@ class Door:
                 raise Refused(400, "bad_host", "A request has exactly one Host.", CLOSE)
             return
         exchange.authority = authority = hosts[0]
-        host = self._hosts.get(authority)
-        if host is None:
+        if (host := self._hosts.get(authority, "")) == "":
             found = HOST.fullmatch(authority)
             if found is None:
-                raise Refused(400, "bad_host", "The Host is not a name or an address with an optional port.", CLOSE)
-            host = (found[1] or found[2]).decode().lower()
+                raise Refused(
+                    400, "bad_host", "The Host is not a name or an address with an optional port.", CLOSE
+                )
+            host = bytes(found[1] or found[2]).decode().lower()
             if len(self._hosts) < 1024:
                 self._hosts[authority] = host
         exchange.host = host
@@ -176,7 +181,9 @@ class Door:
         if found is None:
             if allowed := table.allowed(host, path, inner):
                 allow = ", ".join(sorted(allowed)).encode()
-                raise Refused(405, "method_not_allowed", "No route here serves this method.", (b"allow", allow))
+                raise Refused(
+                    405, "method_not_allowed", "No route here serves this method.", (b"allow", allow)
+                )
             raise Refused(404, "no_route", "No route matches this request.")
         entry, exchange.raw_params = found
         serving = entry.payload

@@ -214,11 +214,12 @@ class Gateway:
     async def reload(self, config: GatewayConfig | None = None) -> None:
         """Bring in a new configuration, or what the file says now. ConfigError: nothing has changed."""
         async with self._reloading:
-            plugins = self._plugins
-            if config is None:
-                if self.source is None:
-                    raise ConfigError("the gateway was not loaded from a file: pass a configuration")
+            if config is not None:
+                plugins = self._plugins
+            elif self.source is not None:
                 config, plugins = await asyncio.to_thread(loading.load, self.source, self._extra)
+            else:
+                raise ConfigError("the gateway was not loaded from a file: pass a configuration")
             try:
                 live = await in_slices(compile_config(config, self._kernel))
             except ConfigError as error:

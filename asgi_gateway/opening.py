@@ -1,6 +1,5 @@
 """The only place that opens an upstream: makes its targets, their transports and what watches over them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from .config import TargetConfig, Upstream
 from .errors import ConfigError, Problem
 from .local import Local
 from .origin import Origin
-from .proxy import proxy
+from .proxy import Tunnel, proxy
 from .transport import Transport
 from .transport.connections import Http1
 from .transport.tls import ClientContext
@@ -106,7 +105,7 @@ class Opener:
     def _context(self) -> ClientContext:
         return self._keep(("tls", self._options.tls), lambda: ClientContext(self._options.tls))
 
-    def tunnel(self) -> Callable[..., object]:
+    def tunnel(self) -> Tunnel:
         from .websocket import tunnel
 
         return tunnel(self._options)

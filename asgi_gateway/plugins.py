@@ -17,6 +17,10 @@ GROUP = "asgi_gateway"
 """The entry-point group of plugins."""
 
 
+POLICY = frozenset({"enabled", "when", "mode"})
+"""What every entry of a chain can say beside the options of its component."""
+
+
 class Plugins:
     """The plugins of one gateway. Two gateways have two of these, and share nothing."""
 
@@ -143,10 +147,13 @@ def unfit(kind: Any, base: type[Any]) -> str:
     """Why an offer cannot be used, or nothing."""
     if not (isinstance(kind, type) and issubclass(kind, base)):
         return f"{kind!r} is not a subclass of {base.__name__}"
-    if not isinstance(getattr(kind, "name", None), str):
+    name = getattr(kind, "name", None)
+    if not isinstance(name, str):
         return f"{kind.__qualname__} has no name: class {kind.__qualname__}({base.__name__}, name=...)"
     if base is Component and not isinstance(getattr(kind, "stage", None), Stage):
-        return f"component {kind.name!r} has no stage: class {kind.__qualname__}(Component, stage=Stage...)"
+        return f"component {name!r} has no stage: class {kind.__qualname__}(Component, stage=Stage...)"
+    if base is Component and (taken := sorted(POLICY & kind.model_fields.keys())):
+        return f"component {name!r} has an option called {taken[0]!r}, which every entry of a chain has already"
     return ""
 
 

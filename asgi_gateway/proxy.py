@@ -27,7 +27,9 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel) -> ASGIApp
         call.attempts.append(target)
         target.active += 1
         try:
-            if target.local is not None:
+            transport = target.transport
+            if transport is None:
+                assert target.local is not None
                 await target.local.serve(scope, receive, send)
                 pool.succeeded(target, call.status)
                 return
@@ -35,7 +37,7 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel) -> ASGIApp
                 await tunnel(target, scope, receive, send)
                 return
             exchange: Exchange = scope[EXCHANGE]
-            answer = await target.transport.send(
+            answer = await transport.send(
                 scope["method"], head(scope, exchange, target), receive if exchange.has_body else None, call
             )
             try:

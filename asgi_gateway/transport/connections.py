@@ -101,7 +101,8 @@ class Http1(Owner):
         call.phase, call.limit = "pool", self._monotonic() + self._wait
         self._waiting.append(waiter)
         try:
-            return await waiter
+            given: Connection | None = await waiter
+            return given
         except BaseException:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)

@@ -1,0 +1,226 @@
+"""The only place that imports httpx: any of its transports carries requests to a target."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+import httpx
+
+from ..asgi import Header, Message, Receive
+from ..clock import Clock
+from ..config import Upstream
+from ..errors import CallerLeft, Phase, Reason, UpstreamError
+from ..exchange import Call
+from ..origin import Origin
+from .tls import ClientContext
+
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+REASONS: tuple[tuple[type[httpx.TransportError], Reason, Phase | None], ...] = (
+    (httpx.PoolTimeout, "pool_timeout", "pool"),
+    (httpx.ConnectTimeout, "connect_timeout", "connect"),
+    (httpx.ConnectError, "connect_failed", "connect"),
+    (httpx.WriteTimeout, "idle_timeout", "write"),
+    (httpx.WriteError, "reset", "write"),
+    (httpx.ReadTimeout, "idle_timeout", None),
+    (httpx.NetworkError, "reset", None),
+)
+"""What an exception means; no phase: the one the call is in. Anything else is a breach of the protocol."""
+
+ENDED = ("Server disconnected", "peer closed connection")
+"""How httpx words a connection that ended too early; it has one exception for that and for bad HTTP."""
+
+
+class HttpxTransport:
+    """Sends through an httpx transport, which looks at the answer only when the whole body has gone out."""
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        origin: Origin,
+        *,
+        connect: float,
+        idle: float,
+        wait: float,
+        server_name: str = "",
+    ) -> None:
+        self._transport = transport
+        self._url = httpx.URL(f"{origin.scheme}://{origin.authority}")
+        self._extensions: dict[str, object] = {
+            "timeout": {"connect": connect, "read": idle, "write": idle, "pool": wait}
+        }
+        if server_name:
+            self._extensions["sni_hostname"] = server_name
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def make(
+        cls, kind: str, origin: Origin, context: ClientContext | None, options: Upstream, clock: Clock
+    ) -> "HttpxTransport":
+        """What `transport: httpx` stands for. It has its own timers, and no limit to how many requests wait."""
+
+        def transport() -> httpx.AsyncBaseTransport:
+            return httpx.AsyncHTTPTransport(
+                verify=context() if context is not None else False,
+                trust_env=False,
+                uds=origin.unix or None,
+                limits=httpx.Limits(
+                    max_connections=options.pool.max_connections,
+                    max_keepalive_connections=options.pool.max_connections,
+                    keepalive_expiry=options.pool.keep_alive,
+                ),
+            )
+
+        return cls(
+            Lazy(transport),
+            origin,
+            connect=options.timeout.connect,
+            idle=options.timeout.idle,
+            wait=options.pool.wait,
+            server_name=options.tls.server_name,
+        )
+
+    async def send(self, method: str, head: bytes, receive: Receive | None, call: Call) -> "HttpxAnswer":
+        target, fields = parse(head)
+        body = Body(receive, call)
+        await body.begin(fields)
+        request = httpx.Request(
+            method, self._url, headers=fields, stream=body, extensions={**self._extensions, "target": target}
+        )
+        call.phase = "head"
+        try:
+            response = await self._transport.handle_async_request(request)
+        except httpx.TransportError as error:
+            raise translated(error, "head") from error
+        answer = HttpxAnswer(response, call, self._closing)
+        if answer.status < 200:
+            answer.close()
+            raise UpstreamError("protocol_error", "head", "an upgrade that was not asked for", sent=True)
+        return answer
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*self._closing)
+        await self._transport.aclose()
+
+
+class HttpxAnswer:
+    """An answer on its way through an httpx transport. Nothing is read ahead, so there is nothing to take."""
+
+    def __init__(self, response: httpx.Response, call: Call, closing: set[asyncio.Task[None]]) -> None:
+        self.status = response.status_code
+        self.headers: list[Header] = [(name.lower(), value) for name, value in response.headers.raw]
+        self.trailers: list[Header] = []
+        self.complete = False
+        self._stream = cast("httpx.AsyncByteStream", response.stream)
+        self._chunks = aiter(self._stream)
+        self._call = call
+        self._closing = closing
+        self._closed = False
+
+    def take(self) -> bytes:
+        return b""
+
+    async def read(self) -> bytes:
+        self._call.phase = "body"
+        try:
+            async for chunk in self._chunks:
+                if chunk:
+                    return chunk
+        except httpx.TransportError as error:
+            raise translated(error, "body") from error
+        self.complete = True
+        return b""
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        task = asyncio.get_running_loop().create_task(self._stream.aclose())
+        # The loop itself keeps no reference to a task.
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+class Body(httpx.AsyncByteStream):
+    """The body of a request, as the caller sends it."""
+
+    def __init__(self, receive: Receive | None, call: Call) -> None:
+        self._receive = receive
+        self._call = call
+        self._first = b""
+
+    async def begin(self, fields: list[Header]) -> None:
+        """Wait for the first piece; it tells which framing the request gets if `fields` say none."""
+        more = False
+        if self._receive is not None:
+            self._first, more = body_of(await self._receive())
+            if not FRAMING.intersection(name for name, _ in fields):
+                if more:
+                    fields.append((b"transfer-encoding", b"chunked"))
+                elif self._first:
+                    fields.append((b"content-length", b"%d" % len(self._first)))
+        if not more:
+            self._receive = None
+            self._call.body_read = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._first:
+            yield self._first
+        while self._receive is not None:
+            body, more = body_of(await self._receive())
+            if body:
+                yield body
+            if not more:
+                self._receive = None
+                self._call.body_read = True
+
+
+class Lazy(httpx.AsyncBaseTransport):
+    """A transport that is made at its first request: a TLS context costs some 20 ms."""
+
+    def __init__(self, make: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        self._make = make
+        self._made: httpx.AsyncBaseTransport | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._made is None:
+            self._made = self._make()
+        return await self._made.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        if self._made is not None:
+            await self._made.aclose()
+
+
+def parse(head: bytes) -> tuple[bytes, list[Header]]:
+    """The target and the fields of a head that the gateway wrote itself."""
+    line, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    fields = [line.partition(b": ") for line in lines]
+    return line.split(b" ")[1], [(name, value) for name, _, value in fields]
+
+
+def body_of(message: Message) -> tuple[bytes, bool]:
+    if message["type"] == "http.disconnect":
+        raise CallerLeft
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def translated(error: httpx.TransportError, phase: Phase) -> UpstreamError:
+    """What an exception of httpx is called here. `phase`: head or body, whichever is awaited."""
+    reason, known = meaning(error)
+    where = known or phase
+    return UpstreamError(reason, where, str(error), sent=where not in ("pool", "connect"))
+
+
+def meaning(error: httpx.TransportError) -> tuple[Reason, Phase | None]:
+    for kind, reason, phase in REASONS:
+        if isinstance(error, kind):
+            return ("tls_failed" if reason == "connect_failed" and is_tls(error) else reason), phase
+    return ("reset" if str(error).startswith(ENDED) else "protocol_error"), None
+
+
+def is_tls(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
