@@ -1,4 +1,6 @@
-"""The only place that knows how the gateway itself answers: problem+json over HTTP, a denial or a close over WebSocket."""
+"""The only place that knows how the gateway itself answers: problem+json over HTTP, a denial or a close over
+WebSocket.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +9,18 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ASGIApp", "Header", "Headers", "Message", "Receive", "Scope", "Send", "answer", "header", "problem"]
+__all__ = [
+    "ASGIApp",
+    "Header",
+    "Headers",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+    "answer",
+    "header",
+    "problem",
+]
 
 Header = tuple[bytes, bytes]
 Headers = Sequence[Header]
@@ -47,10 +60,14 @@ async def answer(
     headers: Headers = (),
     content_type: bytes = b"application/problem+json",
 ) -> None:
-    """Send a whole answer. A WebSocket that is not accepted yet gets it as a denial, or a close code without one."""
+    """Send a whole answer. A WebSocket that is not accepted yet gets it as a denial, or a close code without
+    one.
+    """
     if scope["type"] == "websocket":
         if "websocket.http.response" not in (scope.get("extensions") or {}):
-            await send({"type": "websocket.close", "code": CLOSE_CODES.get(status, 1008), "reason": title(status)})
+            await send(
+                {"type": "websocket.close", "code": CLOSE_CODES.get(status, 1008), "reason": title(status)}
+            )
             return
         kind = "websocket.http.response"
     else:

@@ -27,7 +27,7 @@ class Dial(Generic[T]):
         self.set(value)
 
     def set(self, value: T) -> None:
-        bound = cast(Any, value)
+        bound = cast("Any", value)
         if (self._ge is not None and bound < self._ge) or (self._le is not None and bound > self._le):
             raise ValueError(f"{self.name} goes from {self._ge} to {self._le}, not to {value}")
         self.value = value
@@ -40,7 +40,12 @@ class ChainBuild:
     """The Build of one component in one chain."""
 
     def __init__(
-        self, compiler: "Compiler", owner: str, component: str, position: int, mode: Literal["enforce", "report"]
+        self,
+        compiler: "Compiler",
+        owner: str,
+        component: str,
+        position: int,
+        mode: Literal["enforce", "report"],
     ) -> None:
         self._compiler = compiler
         self._component = component
@@ -77,7 +82,7 @@ class ChainBuild:
         if self._position:
             full = f"{full}/{self._position + 1}"
         dial = self._compiler.lease.keep(("dial", full, default, ge, le), lambda: Dial(full, default, ge, le))
-        self._compiler.dials[full] = cast(Dial[object], dial)
+        self._compiler.dials[full] = cast("Dial[object]", dial)
         return dial
 
     def on_live(self, function: Callable[[], None]) -> None:

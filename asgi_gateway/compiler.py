@@ -36,7 +36,8 @@ MUST_SERVE = (Stage.GUARD, Stage.AUTH, Stage.LIMIT)
 
 
 def compile_config(config: GatewayConfig, kernel: Kernel) -> Iterator[Live | None]:
-    """Compile step by step: yields None between the steps, so that a server can serve in between, and the Live at last.
+    """Compile step by step: yields None between the steps, so that a server can serve in between, and the
+    Live at last.
 
     Raises ConfigError with all problems; then nothing is held that was not held before.
     """
@@ -95,7 +96,11 @@ class Compiler:
             lease=self.lease,
             dials=self.dials,
             owned=frozenset(
-                name for _, chain in config.chains() for use in chain if use.enabled for name in use.component.owns()
+                name
+                for _, chain in config.chains()
+                for use in chain
+                if use.enabled
+                for name in use.component.owns()
             ),
             on_live=[*(pool.open for pool in pools), *self.on_live],
             on_end=[pool.close for pool in pools],
@@ -229,7 +234,9 @@ class Compiler:
             ) from error
         except Exception as error:
             logger.debug("%s could not be built", where, exc_info=True)
-            raise ConfigError(Problem(f"building {name} failed: {type(error).__name__}: {error}", where)) from error
+            raise ConfigError(
+                Problem(f"building {name} failed: {type(error).__name__}: {error}", where)
+            ) from error
         if not callable(inner):
             raise ConfigError(Problem(f"{name}.wrap returned {inner!r}, not an ASGI app", where))
         return inner
@@ -244,9 +251,16 @@ class Compiler:
             raise ConfigError(Problem(f"{name} ({stage.name}) belongs on an upstream, not on a route", owner))
         if use.when is not None and stage <= Stage.AUTH and use.when.consumer:
             raise ConfigError(
-                Problem(f"{name} ({stage.name}) comes before it is known who is calling: when.consumer is never true", owner)
+                Problem(
+                    f"{name} ({stage.name}) comes before the caller is known: when.consumer is never true",
+                    owner,
+                )
             )
-        if use.when is not None and stage in (Stage.GUARD, Stage.AUTH) and (use.when.headers or use.when.query):
+        if (
+            use.when is not None
+            and stage in (Stage.GUARD, Stage.AUTH)
+            and (use.when.headers or use.when.query)
+        ):
             warning = Problem(f"{name} depends on headers or query, which the caller chooses", owner)
             if warning not in self._warnings:
                 self._warnings.append(warning)

@@ -20,7 +20,8 @@ class Component(BaseModel):
 
         class Hello(Component, name="hello", stage=Stage.TRANSFORM): ...
 
-    Options are frozen, hashable and described: a component says what it does, and keeps nothing. State belongs into the
+    Options are frozen, hashable and described: a component says what it does, and keeps nothing. State
+    belongs into the
     closure that `wrap` returns, or into `build.keep` if it shall survive a reload.
     """
 
@@ -37,7 +38,7 @@ class Component(BaseModel):
     refuses: ClassVar[bool] = False
     """Whether it may refuse a request; only then `mode: report` means something."""
     answers_preflight: ClassVar[bool] = False
-    """Whether it answers CORS preflights, so that a route with it is found by Access-Control-Request-Method."""
+    """Whether it answers CORS preflights: its route is found by Access-Control-Request-Method then."""
 
     def __init_subclass__(
         cls,
@@ -55,11 +56,15 @@ class Component(BaseModel):
                 setattr(cls, key, value)
 
     def owns(self) -> Iterable[str]:
-        """Header fields of the request that only this component sets: a caller's own are dropped on every route."""
+        """Header fields of the request that only this component sets: a caller's own are dropped on every
+        route.
+        """
         return ()
 
     def wrap(self, app: ASGIApp, build: "Build") -> ASGIApp:
-        """Return an ASGI app around `app`. Does all the work that can be done once; synchronous; may raise ConfigError."""
+        """Return an ASGI app around `app`. Does all the work that can be done once; synchronous; may raise
+        ConfigError.
+        """
         raise NotImplementedError(f"component {self.name!r} has no wrap(self, app, build)")
 
 
@@ -105,7 +110,9 @@ class Build(Protocol):
     dice: random.Random
 
     def upstream(self, name: str) -> ASGIApp:
-        """The compiled chain of an upstream; ConfigError if there is none of that name, or if they form a circle."""
+        """The compiled chain of an upstream; ConfigError if there is none of that name, or if they form a
+        circle.
+        """
         ...
 
     def keep(
@@ -119,8 +126,10 @@ class Build(Protocol):
     ) -> T:
         """Made once; the same object again after a reload that asks for it under an equal key.
 
-        The key is namespaced by component, owner and position unless `shared`, and names only what the state depends
-        on (the rule of a limiter, not its message). `run` is a supervised coroutine, started with the gateway; `close`
+        The key is namespaced by component, owner and position unless `shared`, and names only what the
+        state depends
+        on (the rule of a limiter, not its message). `run` is a supervised coroutine, started with the gateway;
+        `close`
         is awaited when the last configuration that asked for it is gone.
         """
         ...
@@ -130,13 +139,17 @@ class Build(Protocol):
         ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> bool:
-        """Run something beside the requests: bounded, ended at shutdown. False if there are too many already."""
+        """Run something beside the requests: bounded, ended at shutdown. False if there are too many."""
         ...
 
     def dial(self, name: str, default: T, *, ge: Any = None, le: Any = None) -> "Dial":
-        """A live setting, for example a percentage; it keeps its value over reloads while its default stays the same."""
+        """A live setting, for example a percentage; it keeps its value over reloads while its default stays
+        the same.
+        """
         ...
 
     def on_live(self, function: Callable[[], None]) -> None:
-        """Call `function` after the swap. `wrap` itself changes nothing that it kept: the build may still be refused."""
+        """Call `function` after the swap. `wrap` itself changes nothing that it kept: the build may still be
+        refused.
+        """
         ...

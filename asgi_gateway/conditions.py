@@ -39,7 +39,9 @@ def ask(when: When) -> list[Question]:
     if when.consumer:
         consumers = frozenset(when.consumer)
         questions.append(
-            lambda scope, exchange: exchange.principal is not None and exchange.principal.consumer in consumers
+            lambda scope, exchange: (
+                exchange.principal is not None and exchange.principal.consumer in consumers
+            )
         )
     if when.headers:
         headers = tuple((name.lower().encode(), value.encode()) for name, value in when.headers)

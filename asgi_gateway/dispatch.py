@@ -1,4 +1,6 @@
-"""The only place that leads from a route to an upstream: rewrites the path, and follows what the exchange names."""
+"""The only place that leads from a route to an upstream: rewrites the path, and follows what the exchange
+names.
+"""
 
 from collections.abc import Mapping
 
@@ -26,7 +28,9 @@ def dispatch(route: Route, pattern: Pattern, upstreams: Mapping[str, ASGIApp]) -
 
 
 def stripping(route: Route, upstreams: Mapping[str, ASGIApp]) -> ASGIApp:
-    """In ASGI a prefix is taken away by adding it to the root path: an app behind it still knows its own links."""
+    """In ASGI a prefix is taken away by adding it to the root path: an app behind it still knows its own
+    links.
+    """
     prefix = route.strip_prefix.rstrip("/")
     if not prefix.startswith("/") or not (route.path == prefix or route.path.startswith(prefix + "/")):
         what = f"strip_prefix {route.strip_prefix!r} is not the beginning of the path {route.path!r}"

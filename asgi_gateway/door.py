@@ -1,4 +1,4 @@
-"""The only place that looks at a request before any component does: cleans it, and refuses what is ambiguous."""
+"""The only place that looks at a request before components do: cleans it, refuses what is ambiguous."""
 
 import re
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class Refused(Exception):
 
 
 class Door:
-    """The entrance of one Live. Everything that can be decided before a request comes is decided here once."""
+    """The entrance of one Live. What can be decided before a request comes is decided here once."""
 
     def __init__(self, live: Live, limits: Limits, owned: Iterable[str]) -> None:
         self._live = live
@@ -136,7 +136,7 @@ class Door:
         client = scope.get("client")
         peer = client[0] if client else ""
         exchange.client = peer
-        scheme = scope.get("scheme", "http")
+        scheme: str = scope.get("scheme", "http")
         exchange.scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
         trusted = self._live.trusted
         if trusted and peer in trusted:

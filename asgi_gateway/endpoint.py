@@ -28,5 +28,7 @@ class Endpoint(BaseModel):
             cls.name = name
 
     def open(self, build: Build) -> ASGIApp:
-        """Return the app that answers. It runs inside the boundary: it may raise UpstreamError before its head."""
+        """Return the app that answers. It runs inside the boundary: it may raise UpstreamError before its
+        head.
+        """
         raise NotImplementedError(f"endpoint {self.name!r} has no open(self, build)")

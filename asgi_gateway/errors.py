@@ -1,10 +1,10 @@
 """The only place that defines what can go wrong, and which HTTP status a failing upstream gets.
 
-    GatewayError
-      ConfigError      a declaration that cannot be built: every problem, each with its place
-      UpstreamError    a call to an upstream failed; boundary.py turns it into a response
-      CallerLeft       the caller went away: there is nobody to answer
-      Aborted          it failed after the first byte: the connection has to be cut
+GatewayError
+  ConfigError      a declaration that cannot be built: every problem, each with its place
+  UpstreamError    a call to an upstream failed; boundary.py turns it into a response
+  CallerLeft       the caller went away: there is nobody to answer
+  Aborted          it failed after the first byte: the connection has to be cut
 """
 
 from collections.abc import Iterable
@@ -78,7 +78,9 @@ class ConfigError(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """A call to an upstream failed. `sent`: the request may have reached it, so that repeating it may do it twice."""
+    """A call to an upstream failed. `sent`: the request may have reached it, so that repeating it may do it
+    twice.
+    """
 
     def __init__(self, reason: Reason, phase: Phase, detail: str = "", *, sent: bool = False) -> None:
         super().__init__(reason, phase, detail)
@@ -96,7 +98,7 @@ class UpstreamError(GatewayError):
 
 
 class Aborted(GatewayError):
-    """The response had begun and cannot be finished: a server must cut the connection, never end it cleanly."""
+    """The response had begun and cannot be finished: a server cuts the connection, never ends it cleanly."""
 
 
 class CallerLeft(GatewayError):

@@ -46,9 +46,9 @@ class Exchange:
         "host",
         "left",
         "outcome",
-        "raw_params",
         "path",
         "principal",
+        "raw_params",
         "refused",
         "reported",
         "route",
@@ -76,7 +76,8 @@ class Exchange:
         self.raw_params: Mapping[str, str] = {}
         """The variables of the path as they stand in it, percent-encoded."""
         self.path = ""
-        """The canonical path that was matched, still percent-encoded, without the place where the gateway is mounted."""
+        """The canonical path that was matched, still percent-encoded, without the place where the gateway is
+        mounted."""
         self.authority = b""
         """The Host that the caller asked for, port included."""
         self.host = ""
@@ -111,7 +112,8 @@ class Exchange:
         """Whether the last byte was handed to the server."""
         self.outcome: Outcome = "answered"
         self.cause = ""
-        """Why it ended as it did, for machines: a refusal's reason, an upstream's failure, an exception's name."""
+        """Why it ended as it did, for machines: a refusal's reason, an upstream's failure, an exception's
+        name."""
         self.tags: dict[str, Any] | None = None
 
     @staticmethod
@@ -143,20 +145,25 @@ class Exchange:
         self.tags[name] = value
 
     def on_start(self, function: OnStart) -> None:
-        """Call `function(exchange, message)` when the head leaves; it may edit the message. Last registered runs first."""
+        """Call `function(exchange, message)` when the head leaves; it may edit the message. Last registered
+        runs first.
+        """
         if self._starts is None:
             self._starts = [function]
         else:
             self._starts.append(function)
 
     def on_end(self, function: OnEnd) -> None:
-        """Call `function(exchange)` once at the true end of the request, however it ends. Last registered runs first."""
+        """Call `function(exchange)` once at the true end of the request, however it ends. Last registered
+        runs first.
+        """
         if self._ends is None:
             self._ends = [function]
         else:
             self._ends.append(function)
 
-    # It only passes on what the server's send gives to await: a coroutine of its own would cost a microsecond per message.
+    # It only passes on what the server's send gives to await: a coroutine of its own would cost a
+    # microsecond per message.
     def send(self, message: Message) -> Any:
         """The outermost `send` of the request."""
         kind = message["type"]
@@ -189,15 +196,31 @@ class Exchange:
                     logger.exception("request %s: %r failed at its end", self.id, function)
 
     def fork(self, send: Send) -> "Exchange":
-        """An exchange for a call beside the main one (mirror, composition): same caller, own calls, own answer."""
+        """An exchange for a call beside the main one (mirror, composition): same caller, own calls, own
+        answer.
+        """
         twin = Exchange(self.scope, send, self.started)
-        for name in ("route", "raw_params", "path", "host", "authority", "client", "scheme", "trusted", "forwarded", "principal", "deadline"):
+        for name in (
+            "route",
+            "raw_params",
+            "path",
+            "host",
+            "authority",
+            "client",
+            "scheme",
+            "trusted",
+            "forwarded",
+            "principal",
+            "deadline",
+        ):
             setattr(twin, name, getattr(self, name))
         twin.id = self.id
         return twin
 
     def __repr__(self) -> str:
-        return f"<Exchange {self._id or '-'} route={self.route!r} status={self.status} outcome={self.outcome}>"
+        return (
+            f"<Exchange {self._id or '-'} route={self.route!r} status={self.status} outcome={self.outcome}>"
+        )
 
 
 class Call:
@@ -224,7 +247,9 @@ class Call:
         "watcher",
     )
 
-    def __init__(self, upstream: str, send: Send, began: float, deadline: float, task: "Task[Any] | None") -> None:
+    def __init__(
+        self, upstream: str, send: Send, began: float, deadline: float, task: "Task[Any] | None"
+    ) -> None:
         self.upstream = upstream
         self._send = send
         self._judges: list[Judge] | None = None
@@ -246,7 +271,8 @@ class Call:
         self.body_read = False
         """Whether the whole body of the request was read: only then somebody else may call `receive`."""
         self.began = began
-        # On servers that do not cancel: what tells that the caller left, who listens to it, and whether it happened.
+        # On servers that do not cancel: what tells that the caller left, who listens to it, and whether it
+        # happened.
         self.receive: Receive | None = None
         self.watcher: Task[None] | None = None
         self.left = False
@@ -258,7 +284,9 @@ class Call:
         return call
 
     def judge(self, function: Judge) -> None:
-        """Show the head of each attempt to `function(call, message)`; raising discards the attempt. Innermost first."""
+        """Show the head of each attempt to `function(call, message)`; raising discards the attempt. Innermost
+        first.
+        """
         if self._judges is None:
             self._judges = [function]
         else:
@@ -288,7 +316,9 @@ class Call:
         self._judges = self.waiter = self.task = self.receive = self.watcher = None
 
     def __repr__(self) -> str:
-        return f"<Call {self.upstream!r} attempts={len(self.attempts)} status={self.status} phase={self.phase}>"
+        return (
+            f"<Call {self.upstream!r} attempts={len(self.attempts)} status={self.status} phase={self.phase}>"
+        )
 
 
 async def closed(message: Message) -> None:

@@ -39,7 +39,9 @@ class Trusted:
             try:
                 self._networks.append(ip_network(text, strict=False))
             except ValueError:
-                problems.append(Problem(f"{text!r} is not a network", "trusted_proxies", "as in 10.0.0.0/8, ::1 or unix"))
+                problems.append(
+                    Problem(f"{text!r} is not a network", "trusted_proxies", "as in 10.0.0.0/8, ::1 or unix")
+                )
         if problems:
             raise ConfigError(problems)
 
@@ -67,7 +69,9 @@ class Trusted:
         return any(ip in network for network in self._networks)
 
     def client(self, peer: str, forwarded: list[Header]) -> str:
-        """Walk X-Forwarded-For from right to left, through trusted proxies, to the first address that is not one."""
+        """Walk X-Forwarded-For from right to left, through trusted proxies, to the first address that is not
+        one.
+        """
         hops = b",".join(value for name, value in forwarded if name == b"x-forwarded-for")
         client = peer
         for hop in reversed(hops.split(b",")):
@@ -90,7 +94,9 @@ def bare(hop: str) -> str:
 
 
 def writer(style: Style) -> Callable[[Exchange, bytes], list[Header]]:
-    """A function that gives the forwarding headers of a request, from what is known of its caller and its Host."""
+    """A function that gives the forwarding headers of a request, from what is known of its caller and its
+    Host.
+    """
     return {"x_forwarded": x_forwarded, "forwarded": rfc7239, "both": both, "none": nothing}[style]
 
 

@@ -1,4 +1,4 @@
-"""The ASGI application: takes each request in, keeps the current configuration, and brings in the next one."""
+"""The ASGI application: takes each request in, keeps the current configuration, brings in the next one."""
 
 import asyncio
 import logging
@@ -127,7 +127,8 @@ class Gateway:
         return dials[name]
 
     def __repr__(self) -> str:
-        return f"<Gateway routes={len(self.plan)} upstreams={len(self.config.upstreams)} active={self._live.active}>"
+        routes, upstreams = len(self.plan), len(self.config.upstreams)
+        return f"<Gateway routes={routes} upstreams={upstreams} active={self._live.active}>"
 
     # A request
 
@@ -215,13 +216,13 @@ class Gateway:
         """Bring in a new configuration, or what the file says now. ConfigError: nothing has changed."""
         async with self._reloading:
             if config is not None:
-                plugins = self._plugins
+                wanted, plugins = config, self._plugins
             elif self.source is not None:
-                config, plugins = await asyncio.to_thread(loading.load, self.source, self._extra)
+                wanted, plugins = await asyncio.to_thread(loading.load, self.source, self._extra)
             else:
                 raise ConfigError("the gateway was not loaded from a file: pass a configuration")
             try:
-                live = await in_slices(compile_config(config, self._kernel))
+                live = await in_slices(compile_config(wanted, self._kernel))
             except ConfigError as error:
                 raise (loading.locate(error, self.source) if self.source else error) from error
             before, self._live, self._plugins = self._live, live, plugins

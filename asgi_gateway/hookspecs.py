@@ -1,4 +1,6 @@
-"""The only place that names the hooks. All of them run while a gateway is built or starts, none of them per request."""
+"""The only place that names the hooks. All of them run while a gateway is built or starts, none of them per
+request.
+"""
 
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager

@@ -1,4 +1,6 @@
-"""The only place that knows which header fields belong to one connection only, and drops them (RFC 9110 7.6.1)."""
+"""The only place that knows which header fields belong to one connection only, and drops them (RFC 9110
+7.6.1).
+"""
 
 from .asgi import Header
 

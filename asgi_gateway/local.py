@@ -36,12 +36,16 @@ class Local:
             if progress.discarding is error:
                 raise
             logger.exception("the app %s raised", self.path)
-            raise UpstreamError("raised", "head", f"{self.path}: {type(error).__name__}", sent=True) from error
+            raise UpstreamError(
+                "raised", "head", f"{self.path}: {type(error).__name__}", sent=True
+            ) from error
         if not progress.complete:
-            raise UpstreamError("incomplete", "head", f"{self.path} returned before it had answered", sent=True)
+            raise UpstreamError(
+                "incomplete", "head", f"{self.path} returned before it had answered", sent=True
+            )
 
     async def run(self) -> None:
-        """The app's lifespan, for as long as this coroutine runs. An app without one is served all the same."""
+        """The app's lifespan, for as long as this coroutine runs. An app without one is served, too."""
         started, stop = asyncio.Event(), asyncio.Event()
         self._started = started
 
@@ -77,7 +81,9 @@ class Local:
 
 
 class Progress:
-    """How far the answer of an app came. What a component raises out of `send` is passed on, not taken for the app's."""
+    """How far the answer of an app came. What a component raises out of `send` is passed on, not taken for
+    the app's.
+    """
 
     __slots__ = ("_send", "complete", "discarding")
 

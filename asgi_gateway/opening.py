@@ -44,7 +44,9 @@ def open_upstream(name: str, options: Upstream, compiler: "Compiler") -> Opened:
 
 
 class Opener:
-    """Opens the targets of one upstream. What is equal in address and options is the same target after a reload."""
+    """Opens the targets of one upstream. What is equal in address and options is the same target after a
+    reload.
+    """
 
     def __init__(self, name: str, options: Upstream, compiler: "Compiler") -> None:
         self._where = f"upstream {name}"

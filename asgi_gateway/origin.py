@@ -25,7 +25,9 @@ class Origin:
             return cls("http", "localhost", 0, url.removeprefix("unix:"))
         parts = urlsplit(url)
         if parts.scheme not in PORTS:
-            raise ValueError(f"{url!r} is not a target: write http://host:port, https://host:port or unix:/path")
+            raise ValueError(
+                f"{url!r} is not a target: write http://host:port, https://host:port or unix:/path"
+            )
         if not parts.hostname:
             raise ValueError(f"{url!r} names no host")
         if parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -38,7 +40,9 @@ class Origin:
             raise ValueError(f"{url!r}: the port is not a number from 1 to 65535") from None
         if port == 0:
             raise ValueError(f"{url!r}: the port is not a number from 1 to 65535")
-        return cls("https" if parts.scheme == "https" else "http", parts.hostname, port or PORTS[parts.scheme])
+        return cls(
+            "https" if parts.scheme == "https" else "http", parts.hostname, port or PORTS[parts.scheme]
+        )
 
     @property
     def authority(self) -> str:

@@ -152,8 +152,10 @@ def unfit(kind: Any, base: type[Any]) -> str:
         return f"{kind.__qualname__} has no name: class {kind.__qualname__}({base.__name__}, name=...)"
     if base is Component and not isinstance(getattr(kind, "stage", None), Stage):
         return f"component {name!r} has no stage: class {kind.__qualname__}(Component, stage=Stage...)"
-    if base is Component and (taken := sorted(POLICY & kind.model_fields.keys())):
-        return f"component {name!r} has an option called {taken[0]!r}, which every entry of a chain has already"
+    if base is Component and (taken := sorted(POLICY & set(getattr(kind, "model_fields", ())))):
+        return (
+            f"component {name!r} has an option called {taken[0]!r}, which every entry of a chain has already"
+        )
     return ""
 
 
@@ -161,5 +163,3 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """`did you mean ...?` for the nearest known name, or nothing."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else ""
-
-

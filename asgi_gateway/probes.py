@@ -21,7 +21,9 @@ def probes(config: GatewayConfig, kernel: Kernel) -> list[Entry[Serving]]:
 
 
 def entry(name: str, path: str, good: Callable[[], bool]) -> Entry[Serving]:
-    serving = Serving(upstream="", http=probe(name, good), websocket=None, timeout=None, answers_preflight=False)
+    serving = Serving(
+        upstream="", http=probe(name, good), websocket=None, timeout=None, answers_preflight=False
+    )
     return Entry(
         name=NAMES[name],
         pattern=Pattern(path),

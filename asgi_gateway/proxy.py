@@ -55,7 +55,9 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel) -> ASGIApp
 
 
 async def relay(answer: Answer, call: Call, send: Send) -> None:
-    """Stream an answer to the caller: nothing is held back, nothing is read before the caller has room for it."""
+    """Stream an answer to the caller: nothing is held back, nothing is read before the caller has room for
+    it.
+    """
     status, headers = answer.status, end_to_end(answer.headers)
     if status in EMPTY:
         # A length without a body: servers would wait for it. RFC 9110 15.4.5 allows to leave it out.

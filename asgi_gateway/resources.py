@@ -1,4 +1,6 @@
-"""The only place that knows what outlives a configuration: kept objects, who asked for them, and when they are closed."""
+"""The only place that knows what outlives a configuration: kept objects, who asked for them, and when they
+are closed.
+"""
 
 import asyncio
 import logging
@@ -78,7 +80,7 @@ class Resources:
             await asyncio.wait(self._closing)
 
     async def stop(self) -> None:
-        """Cancel what runs, and close what is open. The objects stay: the same gateway may be started again."""
+        """Cancel what runs, and close what is open. The objects stay: the gateway may start again."""
         tasks = [kept.task for kept in self._kept.values() if kept.task is not None]
         for kept in self._kept.values():
             kept.task = None
@@ -97,7 +99,9 @@ class Lease:
         self._resources = resources
         self._held: dict[Hashable, Kept] = {}
 
-    def keep(self, key: Hashable, make: Callable[[], T], run: Action | None = None, close: Action | None = None) -> T:
+    def keep(
+        self, key: Hashable, make: Callable[[], T], run: Action | None = None, close: Action | None = None
+    ) -> T:
         kept = self._held.get(key)
         if kept is None:
             kept = self._held[key] = self._resources.hold(key, make, run, close)

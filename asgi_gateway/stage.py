@@ -4,7 +4,8 @@ from enum import IntEnum
 
 
 class Stage(IntEnum):
-    """A question that a component answers; the order of the questions is the order of the chain, outermost first.
+    """A question that a component answers; the order of the questions is the order of the chain, outermost
+    first.
 
     OBSERVE to CACHE stand on routes, TRANSFORM and RESCUE to PROTECT on upstreams.
     """

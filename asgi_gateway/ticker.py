@@ -55,8 +55,15 @@ class Ticker:
             if call.deadline <= now and not call.streaming:
                 expire(call, UpstreamError("total_timeout", call.phase, sent=call.phase in ("head", "body")))
             elif call.limit <= now and call.waiter is not None:
-                interrupt(call, UpstreamError(REASONS[call.phase], call.phase, sent=call.phase in ("head", "body")))
-            if call.receive is not None and call.body_read and call.watcher is None and now - call.began > PATIENCE:
+                interrupt(
+                    call, UpstreamError(REASONS[call.phase], call.phase, sent=call.phase in ("head", "body"))
+                )
+            if (
+                call.receive is not None
+                and call.body_read
+                and call.watcher is None
+                and now - call.began > PATIENCE
+            ):
                 call.watcher = loop.create_task(watch(call, call.receive))
         self._armed = bool(self._calls)
         if self._armed:
@@ -72,7 +79,9 @@ def interrupt(call: Call, error: UpstreamError) -> bool:
 
 
 def expire(call: Call, error: UpstreamError) -> None:
-    """End a call whose deadline has passed, wherever it is: its own waits by an error, anything else by cancellation."""
+    """End a call whose deadline has passed, wherever it is: its own waits by an error, anything else by
+    cancellation.
+    """
     if not call.expired and not interrupt(call, error) and call.task is not None:
         call.expired = True
         call.task.cancel()

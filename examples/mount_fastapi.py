@@ -12,7 +12,7 @@ service = FastAPI()
 gateway = Gateway.parse(
     {
         "upstreams": {"service": {"asgi": f"{__name__}:service"}},
-        "components": ["request_id", {"rate_limit": {"limit": "5/minute", "by": "client"}}],
+        "components": ["request_id", {"rate_limit": {"limit": "5/minute", "by": "ip"}}],
         "routes": [{"name": "service", "path": "/*", "upstream": "service"}],
     }
 )

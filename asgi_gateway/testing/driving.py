@@ -1,105 +1,19 @@
-"""The only place that plays the server: one request, one task, and messages that wait until somebody takes them."""
+"""The only place that plays the server: one task for a request, and messages that wait to be taken."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncGenerator
 
 from ..asgi import ASGIApp, Header, Message, Scope
 from ..errors import Aborted
-
-Text = str | bytes
-Body = bytes | AsyncIterable[bytes]
+from .messages import Text
 
 ENDED: Message = {"type": "ended"}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a caller asks for."""
-
-    method: str = "GET"
-    path: str = "/"
-    """With its query, as in `/orders?page=2`."""
-    headers: Iterable[tuple[Text, Text]] = ()
-    """`host` is added when it is missing."""
-    body: Body = b""
-    client: tuple[str, int] = ("127.0.0.1", 1234)
-    """The address that the caller comes from."""
-
-    def scope(self, kind: str = "http") -> Scope:
-        """The scope as the gateway's own server makes it: one that cancels the task of a caller who left."""
-        raw, _, query = self.path.partition("?")
-        headers = [(as_bytes(name).lower(), as_bytes(value)) for name, value in self.headers]
-        if not any(name == b"host" for name, _ in headers):
-            headers.insert(0, (b"host", b"gateway.test"))
-        headers += self._framing({name for name, _ in headers})
-        scope: Scope = {
-            "type": kind,
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "http" if kind == "http" else "ws",
-            "path": unquoted(raw),
-            "raw_path": raw.encode("ascii"),
-            "query_string": query.encode("ascii"),
-            "root_path": "",
-            "headers": headers,
-            "client": self.client,
-            "server": ("gateway.test", 80),
-        }
-        if kind == "http":
-            return {**scope, "method": self.method, "extensions": {"asgi_gateway": {}}}
-        return {**scope, "subprotocols": [], "extensions": {"websocket.http.response": {}}}
-
-    def _framing(self, given: set[bytes]) -> list[Header]:
-        if given & {b"content-length", b"transfer-encoding"} or self.body == b"":
-            return []
-        if isinstance(self.body, bytes):
-            return [(b"content-length", b"%d" % len(self.body))]
-        return [(b"transfer-encoding", b"chunked")]
-
-    async def messages(self) -> AsyncIterator[Message]:
-        """The body as the server hands it on."""
-        if isinstance(self.body, bytes):
-            yield {"type": "http.request", "body": self.body, "more_body": False}
-            return
-        async for chunk in self.body:
-            yield {"type": "http.request", "body": chunk, "more_body": True}
-        yield {"type": "http.request", "body": b"", "more_body": False}
-
-
-def as_bytes(text: Text) -> bytes:
-    return text.encode("latin-1") if isinstance(text, str) else text
-
-
-def unquoted(path: str) -> str:
-    from urllib.parse import unquote
-
-    return unquote(path)
-
-
-@dataclass(frozen=True)
-class Response:
-    """What the caller got."""
-
-    status: int
-    headers: list[Header] = field(default_factory=list)
-    body: bytes = b""
-
-    def values(self, name: str) -> list[str]:
-        """All values of a header."""
-        wanted = name.lower().encode()
-        return [value.decode("latin-1") for key, value in self.headers if key == wanted]
-
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class Driven:
     """One call of the app in a task of its own. It goes on only as fast as its messages are taken."""
 
-    def __init__(self, app: ASGIApp, scope: Scope, incoming: AsyncIterator[Message]) -> None:
+    def __init__(self, app: ASGIApp, scope: Scope, incoming: AsyncGenerator[Message, None]) -> None:
         self._incoming = incoming
         self._gone = asyncio.Event()
         self._out: asyncio.Queue[Message] = asyncio.Queue(1)
@@ -115,16 +29,21 @@ class Driven:
 
     async def _run(self, app: ASGIApp, scope: Scope) -> None:
         try:
-            await app(scope, self._receive, self._out.put)
+            await app(scope, self._receive, self._send)
         except Exception as error:
             self._error = error
-        await self._out.put(ENDED)
+        await self._send(ENDED)
 
     async def _receive(self) -> Message:
         async for message in self._incoming:
             return message
         await self._gone.wait()
         return {"type": self._disconnect, "code": 1006}
+
+    async def _send(self, message: Message) -> None:
+        # Nobody takes what comes after the caller left: servers drop it.
+        if not self._gone.is_set():
+            await self._out.put(message)
 
     async def take(self) -> Message:
         """The next message of the app; at its end `ended`, or what it raised."""
@@ -136,28 +55,43 @@ class Driven:
         return message
 
     async def leave(self, patience: float = 5.0) -> bool:
-        """Cancel the task, as a server does whose caller left. False: it has not ended after `patience` seconds."""
+        """Cancel the task, as a server does whose caller left. False: not ended after `patience` seconds."""
         self._gone.set()
+        self._last = ENDED
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=patience)
+        if self._out.empty():
+            self._out.put_nowait(ENDED)
         return self._task.done()
 
+    async def close(self) -> None:
+        """Leave, if it goes on still, and let go of the body of the request."""
+        if self._task.done() or await self.leave():
+            await self._incoming.aclose()
 
-class Exchange:
+
+class Stream:
     """A request whose answer is read piece by piece."""
 
-    def __init__(self, driven: Driven, head: Message) -> None:
+    def __init__(self, driven: Driven) -> None:
         self._driven = driven
         self._more = True
-        self.status: int = head["status"]
-        self.headers: list[Header] = list(head.get("headers", ()))
+        self.status = 0
+        """0 until `head` was awaited."""
+        self.headers: list[Header] = []
+
+    async def head(self) -> int:
+        """Wait for the head of the answer; its status."""
+        if not self.status:
+            message = await self._take()
+            self.status, self.headers = message["status"], list(message.get("headers", ()))
+        return self.status
 
     async def chunk(self) -> bytes:
-        """The next piece of the body that is not empty; empty at its end. Raises Aborted if the answer is cut."""
+        """The next piece of the body, never an empty one before its end. Aborted if the answer is cut."""
+        await self.head()
         while self._more:
-            message = await self._driven.take()
-            if message is ENDED:
-                raise Aborted("the app returned before its answer was complete")
+            message = await self._take()
             self._more = message.get("more_body", False)
             if body := bytes(message.get("body", b"")):
                 return body
@@ -174,6 +108,12 @@ class Exchange:
         """Leave in the middle; whether the cancellation came out of the gateway, as it has to."""
         await self._driven.leave()
         return self._driven.cancelled
+
+    async def _take(self) -> Message:
+        message = await self._driven.take()
+        if message is ENDED:
+            raise Aborted("the app returned before its answer was complete")
+        return message
 
 
 class WebSocket:
@@ -203,7 +143,13 @@ class WebSocket:
             raise Aborted("the app returned before it had answered the handshake")
         else:
             self.status = message["status"]
-            self.denial = await Exchange(self._driven, message).read()
+            self.denial = await self._body()
+
+    async def _body(self) -> bytes:
+        body = b""
+        while (message := await self._driven.take()) is not ENDED:
+            body += message.get("body", b"")
+        return body
 
     async def send(self, data: Text) -> None:
         kind = "text" if isinstance(data, str) else "bytes"

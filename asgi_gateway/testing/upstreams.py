@@ -74,7 +74,7 @@ class Seen:
 
 
 class Upstream:
-    """An ASGI app that remembers each request; everything about its answer may be changed between two requests.
+    """An ASGI app that remembers each request; how it answers may be changed between two requests.
 
     A WebSocket is accepted, and gets back what it sends.
     """

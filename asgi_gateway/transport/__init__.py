@@ -36,7 +36,8 @@ class Transport(Protocol):
     async def send(self, method: str, head: bytes, receive: Receive | None, call: Call) -> Answer:
         """Send `head` (request line, fields and the empty line), and the body that `receive` gives.
 
-        `receive` is None where the request has no body. A head without Content-Length and Transfer-Encoding leaves
+        `receive` is None where the request has no body. A head without Content-Length and Transfer-
+        Encoding leaves
         the framing of the body to the transport. Raises UpstreamError.
         """
         ...

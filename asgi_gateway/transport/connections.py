@@ -1,4 +1,6 @@
-"""The only place that keeps the connections to one target: how many there are, who gets one, and who has to wait."""
+"""The only place that keeps the connections to one target: how many there are, who gets one, and who has to
+wait.
+"""
 
 import asyncio
 import ssl
@@ -19,7 +21,7 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # 
 
 
 class Http1(Owner):
-    """HTTP/1.1 to one target. A stack of idle connections, a bound on all of them, a fair and bounded queue."""
+    """HTTP/1.1 to one target. A stack of idle connections, a bound on all, a fair and bounded queue."""
 
     def __init__(
         self,
@@ -95,7 +97,9 @@ class Http1(Owner):
     async def _queue(self, call: Call) -> Connection | None:
         """Wait for a connection, or for the room to open one (None): that room is taken already."""
         if len(self._waiting) >= self._max_waiting:
-            raise UpstreamError("pool_full", "pool", f"{len(self._waiting)} requests wait for {self.origin} already")
+            raise UpstreamError(
+                "pool_full", "pool", f"{len(self._waiting)} requests wait for {self.origin} already"
+            )
         assert self._loop is not None
         waiter = call.waiter = self._loop.create_future()
         call.phase, call.limit = "pool", self._monotonic() + self._wait
@@ -208,7 +212,9 @@ class Http1(Owner):
 
 
 async def interruptible(coroutine: Coroutine[Any, Any, T], call: Call, drop: Callable[[T], None]) -> T:
-    """Await something that takes a while, so that the ticker can end it; `drop` gets a result that comes too late."""
+    """Await something that takes a while, so that the ticker can end it; `drop` gets a result that comes too
+    late.
+    """
     loop = asyncio.get_running_loop()
     waiter = call.waiter = loop.create_future()
     task = loop.create_task(coroutine)
@@ -234,7 +240,11 @@ async def interruptible(coroutine: Coroutine[Any, Any, T], call: Call, drop: Cal
 
 def sentence(error: OSError) -> str:
     """What the system says, without the address that asyncio repeats in its own words."""
-    return error.strerror if error.errno and error.strerror and "Connect call" not in error.strerror else plain(error)
+    return (
+        error.strerror
+        if error.errno and error.strerror and "Connect call" not in error.strerror
+        else plain(error)
+    )
 
 
 def plain(error: OSError) -> str:

@@ -70,7 +70,9 @@ class Http1Answer:
 
 
 class Connection(asyncio.Protocol):
-    """One connection to a target. It serves one request at a time, and tells its owner when it is free or gone."""
+    """One connection to a target. It serves one request at a time, and tells its owner when it is free or
+    gone.
+    """
 
     __slots__ = (
         "_buffered",
@@ -99,7 +101,7 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
-        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.answer: Http1Answer | None = None
         self.call: Call | None = None
         self.closed = False
@@ -124,7 +126,7 @@ class Connection(asyncio.Protocol):
     # Sending a request
 
     async def request(self, method: str, head: bytes, receive: Receive | None, call: Call) -> Http1Answer:
-        """Send a request and wait for the head of its answer. The caller closes the answer, whatever happens."""
+        """Send a request and wait for the head of its answer. The caller closes the answer in any case."""
         self._reset()
         self._method = method
         self.used += 1
@@ -158,7 +160,9 @@ class Connection(asyncio.Protocol):
             answer.waiter = call.waiter = None
 
     async def _upload(self, head: bytes, receive: Receive, call: Call) -> None:
-        """Send head and body: at once if the body is there already, else from a task beside the waiting for an answer."""
+        """Send head and body: at once if the body is there already, else from a task beside the waiting for
+        an answer.
+        """
         message = await receive()
         body = body_of(message)
         framing = framing_of(head)
@@ -217,13 +221,21 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._fail(UpstreamError("protocol_error", "head", "an upgrade that was not asked for", sent=True))
+            self._fail(
+                UpstreamError("protocol_error", "head", "an upgrade that was not asked for", sent=True)
+            )
             return
         except httptools.HttpParserError as error:
-            self._fail(UpstreamError("protocol_error", "body" if self._head else "head", str(error), sent=True))
+            self._fail(
+                UpstreamError("protocol_error", "body" if self._head else "head", str(error), sent=True)
+            )
             return
         if not self._head and self._head_bytes > HEAD_BYTES:
-            self._fail(UpstreamError("protocol_error", "head", f"its head is larger than {HEAD_BYTES} bytes", sent=True))
+            self._fail(
+                UpstreamError(
+                    "protocol_error", "head", f"its head is larger than {HEAD_BYTES} bytes", sent=True
+                )
+            )
             return
         answer = self.answer
         if answer is not None and self._head:
@@ -255,7 +267,8 @@ class Connection(asyncio.Protocol):
             answer.complete = True
         elif status not in NO_BODY:
             self._close_delimited = not any(
-                name == b"content-length" or (name == b"transfer-encoding" and value.lower().endswith(b"chunked"))
+                name == b"content-length"
+                or (name == b"transfer-encoding" and value.lower().endswith(b"chunked"))
                 for name, value in answer.headers
             )
 
@@ -299,7 +312,7 @@ class Connection(asyncio.Protocol):
     # The ends
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
 
     def eof_received(self) -> None:
@@ -317,7 +330,9 @@ class Connection(asyncio.Protocol):
             answer.complete = True
         if not answer.complete:
             phase: Any = "body" if self._head else "head"
-            answer.fail(UpstreamError("reset", phase, str(exc) if exc else "the connection was closed", sent=True))
+            answer.fail(
+                UpstreamError("reset", phase, str(exc) if exc else "the connection was closed", sent=True)
+            )
         self._let_go()
         answer.wake()
 

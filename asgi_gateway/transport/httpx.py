@@ -58,7 +58,7 @@ class HttpxTransport:
     def make(
         cls, kind: str, origin: Origin, context: ClientContext | None, options: Upstream, clock: Clock
     ) -> "HttpxTransport":
-        """What `transport: httpx` stands for. It has its own timers, and no limit to how many requests wait."""
+        """What `transport: httpx` stands for. It has its own timers, and no limit to how many wait."""
 
         def transport() -> httpx.AsyncBaseTransport:
             return httpx.AsyncHTTPTransport(

@@ -7,7 +7,9 @@ from ..config import UpstreamTLS
 
 
 class ClientContext:
-    """A TLS context, made when the first connection needs it (it costs some 20 ms) and shared by equal options."""
+    """A TLS context, made when the first connection needs it (it costs some 20 ms) and shared by equal
+    options.
+    """
 
     def __init__(self, options: UpstreamTLS) -> None:
         self._options = options

@@ -15,11 +15,15 @@ Balancer = Literal["round_robin", "random", "least_requests"]
 
 
 def balancer(name: Balancer, targets: Weighted, dice: random.Random) -> Pick:
-    """A function that picks among `targets`, each with a weight above 0. Called again when the available ones change."""
+    """A function that picks among `targets`, each with a weight above 0. Called again when the available ones
+    change.
+    """
     if len(targets) == 1:
         only = targets[0][0]
         return lambda: only
-    return {"round_robin": round_robin, "random": at_random, "least_requests": least_requests}[name](targets, dice)
+    return {"round_robin": round_robin, "random": at_random, "least_requests": least_requests}[name](
+        targets, dice
+    )
 
 
 def round_robin(targets: Weighted, dice: random.Random) -> Pick:

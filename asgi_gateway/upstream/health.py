@@ -18,16 +18,21 @@ class Checker:
     """Asks one target again and again, over the same transport that the requests take."""
 
     def __init__(
-        self, target: Target, options: HealthConfig, host: str, ticker: Ticker, clock: Clock, dice: random.Random
+        self,
+        target: Target,
+        options: HealthConfig,
+        host: str,
+        ticker: Ticker,
+        clock: Clock,
+        dice: random.Random,
     ) -> None:
         self._target = target
         self._options = options
         self._ticker = ticker
         self._monotonic = clock.monotonic
         self._dice = dice
-        self._head = (
-            f"GET {options.path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: asgi-gateway-health\r\naccept: */*\r\n\r\n"
-        ).encode()
+        fields = f"host: {host}\r\nuser-agent: asgi-gateway-health\r\naccept: */*\r\n"
+        self._head = f"GET {options.path} HTTP/1.1\r\n{fields}\r\n".encode()
         self._streak = 0
 
     async def run(self) -> None:
@@ -69,5 +74,7 @@ class Checker:
         needed = self._options.healthy if good else self._options.unhealthy
         if self._streak >= needed:
             self._streak = 0
-            logger.warning("target %s is %s", self._target.name, "well again" if good else "not well: taken out")
+            logger.warning(
+                "target %s is %s", self._target.name, "well again" if good else "not well: taken out"
+            )
             self._target.mark(healthy=good)

@@ -51,10 +51,14 @@ class Pool:
     def pick(self, avoid: Sequence[Target] = ()) -> Target:
         """The next target; one of `avoid` only where no other is available."""
         if self._pick is None:
-            raise UpstreamError("no_target", "pool", f"upstream {self.name!r} has no target with a weight above 0")
+            raise UpstreamError(
+                "no_target", "pool", f"upstream {self.name!r} has no target with a weight above 0"
+            )
         target = self._pick()
         if target in avoid:
-            others = [other for other, weight in self.targets if weight and other.available and other not in avoid]
+            others = [
+                other for other, weight in self.targets if weight and other.available and other not in avoid
+            ]
             target = self._dice.choice(others) if others else target
         return target
 

@@ -1,4 +1,6 @@
-"""The only place that knows the state of one target: what carries requests to it, how busy and how well it is."""
+"""The only place that knows the state of one target: what carries requests to it, how busy and how well it
+is.
+"""
 
 from collections.abc import Callable
 
@@ -8,7 +10,9 @@ from ..transport import Transport
 
 
 class Target:
-    """One place where an upstream is served. It outlives reloads, so that its connections and its health do too."""
+    """One place where an upstream is served. It outlives reloads, so that its connections and its health do
+    too.
+    """
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ async def test_a_value_that_comes_out_empty_is_not_sent(upstreams: Upstreams) ->
 
 async def test_a_variable_cannot_end_a_field(upstreams: Upstreams) -> None:
     exchange = Exchange({"type": "http"}, print, 0.0)  # type: ignore[arg-type]
-    exchange.params = {"id": "1\r\nx-admin: yes\x00 "}
+    exchange.raw_params = {"id": "1%0D%0Ax-admin: yes%00 "}
     assert render("{id}")(exchange) == b"1%0D%0Ax-admin: yes%00"
     assert render("a\nb")(exchange) == b"a%0Ab"
 

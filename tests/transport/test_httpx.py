@@ -21,7 +21,7 @@ POST = b"POST / HTTP/1.1\r\nhost: a.test\r\n\r\n"
 
 
 @contextlib.asynccontextmanager
-async def to(serve: Serve, **timeout: float) -> AsyncIterator[HttpxTransport]:
+async def to(serve: Serve, **timeout: str) -> AsyncIterator[HttpxTransport]:
     """A transport to a server that speaks raw bytes."""
     done = asyncio.Event()
 
@@ -44,7 +44,7 @@ async def to(serve: Serve, **timeout: float) -> AsyncIterator[HttpxTransport]:
         await server.wait_closed()
 
 
-def made(origin: Origin, timeout: dict[str, float]) -> HttpxTransport:
+def made(origin: Origin, timeout: dict[str, str]) -> HttpxTransport:
     options = Upstream.model_validate({"targets": [str(origin)], "timeout": timeout})
     return HttpxTransport.make("httpx", origin, None, options, Clock())
 
@@ -60,7 +60,9 @@ async def test_the_request_line_and_the_fields_arrive_byte_by_byte_and_so_does_t
         seen.set_result(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nset-cookie: \xfc\r\nContent-Length: 2\r\n\r\nhi")
 
-    head = b"GET /a%2fb/%C3%bc;x?q=%20&q HTTP/1.1\r\nhost: a.test\r\nx-one: 1\r\nx-two: \xfc\r\nx-one: 2\r\n\r\n"
+    head = (
+        b"GET /a%2fb/%C3%bc;x?q=%20&q HTTP/1.1\r\nhost: a.test\r\nx-one: 1\r\nx-two: \xfc\r\nx-one: 2\r\n\r\n"
+    )
     call = a_call()
     async with to(serve) as transport:
         answer = await transport.send("GET", head, None, call)
@@ -159,7 +161,11 @@ async def test_an_answer_that_is_let_go_of_takes_its_connection_along() -> None:
     [
         (b"", "reset", "head"),
         (b"nonsense\r\n\r\n", "protocol_error", "head"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "protocol_error", "head"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+            "protocol_error",
+            "head",
+        ),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\none", "reset", "body"),
     ],
 )
@@ -183,7 +189,7 @@ async def test_a_target_that_says_nothing_is_idle() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with to(serve, idle=0.05) as transport:
+    async with to(serve, idle="50ms") as transport:
         with pytest.raises(UpstreamError) as failed:
             await transport.send("GET", GET, None, a_call())
     assert (failed.value.reason, failed.value.phase, failed.value.status) == ("idle_timeout", "head", 504)
