@@ -42,11 +42,15 @@ def compile_config(config: GatewayConfig, kernel: Kernel) -> Iterator[Live | Non
     Raises ConfigError with all problems; then nothing is held that was not held before.
     """
     lease = kernel.resources.lease()
+    done = False
     try:
-        yield from Compiler(config, kernel, lease).run()
-    except BaseException:
-        lease.release()
-        raise
+        for step in Compiler(config, kernel, lease).run():
+            done = step is not None
+            yield step
+    finally:
+        # Also when nobody asks for the next step any more, as in a reload that is cancelled.
+        if not done:
+            lease.release()
 
 
 class Compiler:

@@ -128,7 +128,7 @@ class Build(Protocol):
 
         The key is namespaced by component, owner and position unless `shared`, and names only what the
         state depends
-        on (the rule of a limiter, not its message). `run` is a supervised coroutine, started with the gateway;
+        on (the rule of a limiter, not its message). `run` is a supervised coroutine, started with it;
         `close`
         is awaited when the last configuration that asked for it is gone.
         """

@@ -32,7 +32,8 @@ async def check_component(
     """Raise AssertionError with every rule that the component breaks.
 
     `request` is one that passes (default: GET /); `refused_by` one that is refused, or several of which the
-    last is; `around` what `gateway_around` takes besides, for example `consumers`. Bodies are bytes: requests are sent more than once.
+    last is; `around` what `gateway_around` takes besides, for example `consumers`.
+    Requests are sent more than once: their bodies are bytes.
     """
     faults = [*check_declaration(component)]
     if not faults:
@@ -87,7 +88,7 @@ class Check:
     async def run(self) -> list[str]:
         """What is broken. Without a request that passes, nothing else can be said."""
         before = state(self._component)
-        faults = [fault async for fault in self.passes()]
+        faults = [fault async for fault in within(self.passes)]
         if not faults:
             rules: list[Callable[[], AsyncIterator[str]]] = [
                 self.cancels,

@@ -138,7 +138,8 @@ class Connection(asyncio.Protocol):
                 self.transport.write(head)
             else:
                 await self._upload(head, receive, call)
-            while not self._head:
+            # Not `self._head`: a complete answer frees the connection, which may serve another request already.
+            while not answer.status:
                 if answer.failure is not None:
                     raise answer.failure
                 await self.wait(answer, "head")

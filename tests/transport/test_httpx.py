@@ -33,7 +33,7 @@ async def to(serve: Serve, **timeout: str) -> AsyncIterator[HttpxTransport]:
             done.set()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    origin = Origin.read("http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1]))
+    origin = Origin.read(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     transport = made(origin, timeout)
     try:
         yield transport
@@ -51,6 +51,15 @@ def made(origin: Origin, timeout: dict[str, str]) -> HttpxTransport:
 
 def a_call() -> Call:
     return Call("u", closed, 0.0, float("inf"), None)
+
+
+async def read_all(transport: HttpxTransport) -> None:
+    answer = await transport.send("GET", GET, None, a_call())
+    try:
+        while await answer.read():
+            pass
+    finally:
+        answer.close()
 
 
 async def test_the_request_line_and_the_fields_arrive_byte_by_byte_and_so_does_the_answer() -> None:
@@ -176,12 +185,7 @@ async def test_what_goes_wrong_has_a_name_and_a_phase(said: bytes, reason: str, 
 
     async with to(serve) as transport:
         with pytest.raises(UpstreamError) as failed:
-            answer = await transport.send("GET", GET, None, a_call())
-            try:
-                while await answer.read():
-                    pass
-            finally:
-                answer.close()
+            await read_all(transport)
     assert (failed.value.reason, failed.value.phase, failed.value.sent) == (reason, phase, True)
 
 

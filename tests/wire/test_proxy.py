@@ -395,3 +395,15 @@ async def test_probes_answer(upstream: Behind, front: Front) -> None:
     assert (await caller.ask("/-/live")).status == 200
     serving.gateway.ready = False
     assert (await caller.ask("/-/ready")).status == 503
+
+
+async def test_many_callers_at_once_share_connections_without_losing_an_answer(
+    upstream: Behind, front: Front
+) -> None:
+    up = await upstream()
+    serving = await front(up)
+    callers = [await serving.caller() for _ in range(50)]
+    for _ in range(20):
+        answers = await asyncio.gather(*(caller.ask() for caller in callers))
+        assert {answer.status for answer in answers} == {200}
+    assert up.connections <= 50

@@ -1,0 +1,60 @@
+"""The order of a chain, as a readable list."""
+
+from asgi_gateway.compiler import in_order
+from asgi_gateway.config import Use
+from asgi_gateway.gateway import Gateway
+from asgi_gateway.plugins import Plugins
+from asgi_gateway.stage import Stage
+
+ORDER = [
+    ("OBSERVE", "request_id"),
+    ("OBSERVE", "access_log"),
+    ("AUTH", "key_auth"),
+    ("LIMIT", "rate_limit"),
+    ("TRANSFORM", "headers"),
+    ("TRANSFORM", "middleware"),
+    ("SPLIT", "canary"),
+]
+
+
+def test_the_standard_components_stand_in_this_order() -> None:
+    kinds = sorted(Plugins.installed().components.values(), key=lambda kind: kind.name)
+    ordered = sorted(kinds, key=lambda kind: (kind.stage, kind.rank))
+    assert [(kind.stage.name, kind.name) for kind in ordered] == ORDER
+
+
+def test_the_listed_order_only_breaks_ties() -> None:
+    gateway = Gateway.parse(
+        {
+            "upstreams": {
+                "up": {"targets": ["http://127.0.0.1:1"]},
+                "next": {"targets": ["http://127.0.0.1:2"]},
+            },
+            "routes": [
+                {
+                    "name": "all",
+                    "path": "/*",
+                    "upstream": "up",
+                    "components": [
+                        {"canary": {"upstream": "next", "percent": 5}},
+                        {"headers": {"request": {"set": {"x-a": "1"}}}},
+                        {"rate_limit": {"limit": "1/second", "mode": "report"}},
+                        {"headers": {"request": {"set": {"x-b": "1"}}, "enabled": False}},
+                        {"key_auth": {"when": {"path": "/private/*"}}},
+                        "request_id",
+                    ],
+                }
+            ],
+        }
+    )
+    (plan,) = gateway.plan
+    assert plan.chain == ("request_id", "key_auth [when]", "rate_limit [report]", "headers", "canary")
+    headers = [use for use in gateway.config.routes[0].components if use.component.name == "headers"]
+    assert in_order(headers) == [headers[0]]
+    assert isinstance(headers[0], Use)
+
+
+def test_stages_stand_on_routes_or_on_upstreams() -> None:
+    both = [stage for stage in Stage if stage.on_routes and stage.on_upstreams]
+    assert both == [Stage.TRANSFORM]
+    assert all(stage.on_routes or stage.on_upstreams for stage in Stage)
