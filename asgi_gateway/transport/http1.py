@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
                 self.transport.write(head)
             else:
                 await self._upload(head, receive, call)
-            # Not `self._head`: a complete answer frees the connection, which may serve another request already.
+            # Not `self._head`: a complete answer frees the connection, which may serve somebody else already.
             while not answer.status:
                 if answer.failure is not None:
                     raise answer.failure

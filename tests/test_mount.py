@@ -1,0 +1,116 @@
+"""A gateway inside somebody else's application."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from asgi_gateway.asgi import Receive, Scope, Send, answer
+from asgi_gateway.gateway import Gateway
+
+SEEN = "tests.test_mount:seen"
+
+
+async def seen(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with what an app behind the gateway sees of its place."""
+    if scope["type"] != "http":
+        return
+    told = {name: scope[name] for name in ("path", "root_path")}
+    await answer(scope, send, 200, json.dumps(told).encode())
+
+
+def gateway() -> Gateway:
+    return Gateway.parse(
+        {
+            "upstreams": {"seen": {"asgi": SEEN}},
+            "consumers": [{"name": "acme", "keys": ["k-1"]}],
+            "routes": [
+                {"name": "orders", "path": "/orders/{id}", "upstream": "seen", "components": ["key_auth"]},
+                {"name": "shop", "path": "/shop/*", "upstream": "seen", "strip_prefix": "/shop"},
+            ],
+        }
+    )
+
+
+def fastapi() -> FastAPI:
+    inner = gateway()
+    app = FastAPI(lifespan=inner.lifespan)
+
+    @app.get("/own")
+    async def own() -> str:
+        return "own"
+
+    @app.middleware("http")
+    async def mark(
+        request: Request, call_next: Callable[[Request], Awaitable[httpx.Response]]
+    ) -> httpx.Response:
+        response = await call_next(request)
+        response.headers["x-host"] = "there"
+        return response
+
+    app.mount("/api", inner)
+    return app
+
+
+@asynccontextmanager
+async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://host.test") as client,
+    ):
+        yield client
+
+
+async def test_routes_and_middlewares_of_the_host_are_untouched() -> None:
+    async with client(fastapi()) as caller:
+        own, ours = await caller.get("/own"), await caller.get("/api/shop/x")
+    assert own.json() == "own"
+    assert own.headers["x-host"] == ours.headers["x-host"] == "there"
+
+
+async def test_routes_match_below_the_place_where_the_gateway_is_mounted() -> None:
+    async with client(fastapi()) as caller:
+        refused = await caller.get("/api/orders/7")
+        served = await caller.get("/api/orders/7", headers={"x-api-key": "k-1"})
+        unknown = await caller.get("/api/api/orders/7")
+    assert (refused.status_code, refused.json()["component"]) == (401, "key_auth")
+    assert served.json() == {"path": "/api/orders/7", "root_path": "/api"}
+    assert unknown.status_code == 404
+
+
+async def test_a_stripped_prefix_belongs_to_the_root_path() -> None:
+    async with client(fastapi()) as caller:
+        told = (await caller.get("/api/shop/a/b")).json()
+    assert told == {"path": "/api/shop/a/b", "root_path": "/api/shop"}
+
+
+async def test_a_gateway_whose_lifespan_is_not_run_still_serves() -> None:
+    app = Starlette(routes=[Mount("/api", gateway())])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://host.test") as caller:
+        assert (await caller.get("/api/shop/x")).status_code == 200
+
+
+def test_a_gateway_serves_in_one_loop_after_another() -> None:
+    inner = gateway()
+
+    async def ask() -> int:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(inner), base_url="http://a.test"
+        ) as caller:
+            return (await caller.get("/shop/x")).status_code
+
+    assert [asyncio.run(ask()) for _ in range(3)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("path", ["/api/orders/7%2F..", "/api/orders/%2e%2e/shop/x", "/api//orders/7"])
+async def test_an_ambiguous_path_is_refused_below_a_mount(path: str) -> None:
+    async with client(fastapi()) as caller:
+        answered = await caller.get(path)
+    assert answered.status_code in (400, 404)
