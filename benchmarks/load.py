@@ -25,18 +25,26 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What wrk saw. An error is a connection that failed, a timeout of 2 s, or a status of 400 and above."""
+    """What wrk saw."""
 
     requests: int
+    """Answers, whatever their status."""
     seconds: float
     p50_ms: float
     p99_ms: float
-    errors: int
+    failed: int = 0
+    """Connections that failed, and timeouts: they brought no answer."""
+    refused: int = 0
+    """Answers with a status of 400 and above."""
+
+    @property
+    def errors(self) -> int:
+        return self.failed + self.refused
 
     @property
     def rate(self) -> float:
-        """Answered requests per second, without those that were refused."""
-        return (self.requests - self.errors) / self.seconds if self.requests > self.errors else 0.0
+        """Good answers per second."""
+        return (self.requests - self.refused) / self.seconds if self.seconds else 0.0
 
 
 def parse_report(output: str) -> Report:
@@ -49,7 +57,8 @@ def parse_report(output: str) -> Report:
                 seconds=said["duration_us"] / 1e6,
                 p50_ms=said["p50_us"] / 1e3,
                 p99_ms=said["p99_us"] / 1e3,
-                errors=said["failed"] + said["refused"],
+                failed=said["failed"],
+                refused=said["refused"],
             )
     raise ValueError(f"wrk printed no report: {output[-300:]!r}")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Beside = Callable[["GatewayServer"], Coroutine[Any, Any, None]]
 """Something that runs beside a server, until it stops."""
 
+OBJECTS = 50_000
+"""New objects between two searches for cyclic garbage."""
 FORCED = 1.0
 """Seconds that the gateway has to close its things when it was told twice to end."""
 
@@ -103,6 +106,8 @@ class GatewayServer(uvicorn.Server):
         await super().startup(sockets)
         for work in self._beside:
             self.spawn(work(self))
+        # A plain request leaves no cycles behind: to look for them after every 700 objects costs 4 us of 47.
+        gc.set_threshold(OBJECTS)
         self._ready()
 
     async def main_loop(self) -> None:

@@ -51,7 +51,7 @@ def record(exchange: Exchange, now: float, *, query: bool) -> dict[str, Any]:
         "duration_ms": round((exchange.ended - exchange.started) * 1000, 3),
         "bytes": exchange.sent,
         "upstream": calls[-1].upstream if calls else "",
-        "target": str(attempts[-1]) if attempts else "",
+        "target": attempts[-1].name if attempts else "",
         "attempts": len(attempts),
         "consumer": principal.consumer if principal is not None else "",
         "outcome": exchange.outcome,
