@@ -82,7 +82,7 @@ class Compiler:
                 entries.append(made[0])
                 plans.append(made[1])
             yield None
-        table = self._attempt(Table, [*entries, *probes(config, self.kernel)])
+        table = self._attempt(self._table, entries)
         unmatched = self._attempt(self._unmatched)
         trusted = self._attempt(Trusted, config.trusted_proxies)
         if self._problems or table is None or unmatched is None or trusted is None:
@@ -170,6 +170,13 @@ class Compiler:
             payload=serving,
         )
         return entry, self._plan(route, uses)
+
+    def _table(self, entries: Sequence[Entry[Serving]]) -> Table[Serving]:
+        try:
+            asked = probes(self.config, self.kernel)
+        except ValueError as error:
+            raise ConfigError(Problem(str(error), "probes")) from None
+        return Table([*entries, *asked])
 
     def _pattern(self, route: Route, owner: str) -> Pattern:
         try:

@@ -35,6 +35,7 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel) -> ASGIApp
                 return
             if scope["type"] != "http":
                 await tunnel(target, scope, receive, send)
+                pool.succeeded(target, call.status)
                 return
             exchange: Exchange = scope[EXCHANGE]
             answer = await transport.send(

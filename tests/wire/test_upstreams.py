@@ -1,0 +1,177 @@
+"""The kinds of upstreams, how a target is picked, and how one is watched."""
+
+import asyncio
+import ssl
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from asgi_gateway.asgi import Receive, Scope, Send, answer
+from asgi_gateway.errors import ConfigError
+from asgi_gateway.gateway import Gateway
+from tests.wire.conftest import OK, Behind, Front, Line, Serving, served
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app of this process."""
+    if scope["type"] == "http":
+        await answer(scope, send, 200, b"from the app", (), b"text/plain")
+
+
+def named(name: bytes) -> Any:
+    async def script(line: Line) -> None:
+        while True:
+            await line.head()
+            line.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(name), name))
+
+    return script
+
+
+async def front_of(stack: AsyncExitStack, **upstream: Any) -> Serving:
+    document = {
+        "upstreams": {"up": upstream},
+        "routes": [{"name": "all", "path": "/*", "upstream": "up"}],
+    }
+    return await stack.enter_async_context(served(Gateway.parse(document)))
+
+
+async def bodies(serving: Serving, number: int) -> list[bytes]:
+    caller = await serving.caller()
+    return [(await caller.ask()).body for _ in range(number)]
+
+
+async def test_round_robin_is_exact_by_weight(upstream: Behind, stack: AsyncExitStack) -> None:
+    a, b, c = await upstream(named(b"a")), await upstream(named(b"b")), await upstream(named(b"c"))
+    targets = [{"url": a.url, "weight": 3}, b.url, {"url": c.url, "weight": 0}]
+    got = await bodies(await front_of(stack, targets=targets), 40)
+    assert Counter(got) == {b"a": 30, b"b": 10}
+
+
+@pytest.mark.parametrize("balancer", ["random", "least_requests"])
+async def test_every_target_gets_its_part(balancer: str, upstream: Behind, stack: AsyncExitStack) -> None:
+    ups = [await upstream(named(name)) for name in (b"a", b"b")]
+    serving = await front_of(stack, targets=[up.url for up in ups], balancer=balancer)
+    counts = Counter(await bodies(serving, 200))
+    assert min(counts[b"a"], counts[b"b"]) > 50
+
+
+async def test_least_requests_goes_to_the_target_that_is_less_busy(
+    upstream: Behind, stack: AsyncExitStack
+) -> None:
+    async def hangs(line: Line) -> None:
+        await line.head()
+        await line.gone()
+
+    slow, quick = await upstream(hangs), await upstream(named(b"quick"))
+    serving = await front_of(stack, targets=[slow.url, quick.url], balancer="least_requests")
+    stuck = await serving.caller()
+    stuck.say()
+    while not slow.heads and not quick.heads:
+        await asyncio.sleep(0)
+    if not slow.heads:
+        stuck = await serving.caller()
+        stuck.say()
+        while not slow.heads:
+            await asyncio.sleep(0)
+    assert set(await bodies(serving, 10)) == {b"quick"}
+
+
+async def test_an_app_of_this_process_and_a_service_share_a_pool(
+    upstream: Behind, stack: AsyncExitStack
+) -> None:
+    up = await upstream(named(b"service"))
+    serving = await front_of(stack, targets=[up.url, {"asgi": "tests.wire.test_upstreams:app"}])
+    assert Counter(await bodies(serving, 10)) == {b"service": 5, b"from the app": 5}
+
+
+@pytest.mark.parametrize("transport", ["http1", "httpx"])
+async def test_a_unix_socket_is_a_target(transport: str, stack: AsyncExitStack, tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await writer.drain()
+        writer.close()
+
+    path = tmp_path / "up.sock"
+    server = await asyncio.start_unix_server(serve, path)
+    async with server:
+        serving = await front_of(stack, targets=[f"unix:{path}"], transport=transport)
+        assert await bodies(serving, 1) == [b"ok"]
+
+
+@pytest.mark.parametrize("transport", ["http1", "httpx"])
+async def test_tls_targets_are_verified_and_shown_a_certificate(
+    transport: str, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("orders.test").configure_cert(server_side)
+    authority.configure_trust(server_side)
+    server_side.verify_mode = ssl.CERT_REQUIRED
+    ca, pem = tmp_path / "ca.pem", tmp_path / "client.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    authority.issue_cert("gateway@gw.test").private_key_and_cert_chain_pem.write_to_path(str(pem))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(65536):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_side)
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        tls = {"ca": str(ca), "certificate": str(pem), "server_name": "orders.test"}
+        good = await front_of(stack, targets=[url], tls=tls, transport=transport)
+        assert await bodies(good, 2) == [b"ok", b"ok"]
+        wrong = await front_of(
+            stack, targets=[url], tls={**tls, "server_name": "other.test"}, transport=transport
+        )
+        answered = await (await wrong.caller()).ask()
+        assert (answered.status, b"tls_failed" in answered.body) == (502, True)
+
+
+async def test_httpx_carries_requests_where_it_is_chosen(upstream: Behind, front: Front) -> None:
+    up = await upstream()
+    caller = await (await front(up, transport="httpx", forwarded="none")).caller()
+    answered = await caller.ask("/a%20b?q=%2F", "X-Dup: 1", "x-dup: 2", method="POST", body=b"x")
+    assert answered.status == 200
+    assert up.heads[0].startswith(b"POST /a%20b?q=%2F HTTP/1.1\r\n")
+    assert [line for line in up.heads[0].split(b"\r\n") if line.startswith(b"x-dup")] == [
+        b"x-dup: 1",
+        b"x-dup: 2",
+    ]
+
+
+async def test_a_target_that_is_not_well_is_taken_out_and_comes_back(
+    upstream: Behind, stack: AsyncExitStack
+) -> None:
+    well, checked = [False], asyncio.Event()
+
+    async def sick(line: Line) -> None:
+        while True:
+            head = await line.head()
+            if b"/healthz" in head:
+                checked.set()
+                line.say(OK if well[0] else b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")
+            else:
+                line.say(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nsick")
+
+    good, bad = await upstream(named(b"good")), await upstream(sick)
+    health = {"path": "/healthz", "interval": "10ms", "healthy": 1, "unhealthy": 1, "statuses": [200]}
+    serving = await front_of(stack, targets=[good.url, bad.url], health=health)
+    await checked.wait()
+    caller = await serving.caller()
+    while {(await caller.ask()).body for _ in range(4)} != {b"good"}:
+        await asyncio.sleep(0)
+    well[0] = True
+    while {(await caller.ask()).body for _ in range(4)} != {b"good", b"sick"}:
+        await asyncio.sleep(0)
+
+
+def test_a_path_of_a_probe_that_is_none_is_a_problem() -> None:
+    with pytest.raises(ConfigError, match="probes"):
+        Gateway.parse({"probes": {"live": "/{a"}})
