@@ -2,8 +2,9 @@
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from . import load
 from .load import Report, Request
@@ -12,7 +13,7 @@ from .process import Cores, Process, core_busy_seconds
 SATURATED = 0.95
 """From this share on the load core, not the subject, bounds the requests per second."""
 NOISY = 0.10
-"""From this share on other processes were on the measured core, so that figures are doubtful."""
+"""From this share on other processes took so much of a core that figures are doubtful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Round:
     load_share: float
     """Part of the load core that the load and the upstream used, 0 to 1."""
     noise_share: float
-    """Part of the measured core that anybody else used, 0 to 1."""
+    """Part of a core that anybody else used, 0 to 1, on the core where that was more."""
 
     @property
     def cpu_us(self) -> float:
@@ -95,6 +96,38 @@ class Result:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU seconds that have been used until now, or between two moments."""
+
+    subject: float
+    load: float
+    """By the load generators that have ended, and the upstream."""
+    driver: float
+    """By this process, which runs on the load core."""
+    measured_core: float
+    load_core: float
+
+    @classmethod
+    def read(cls, subject: Process, upstream: Process, cores: Cores) -> "Usage":
+        return cls(
+            subject.cpu_seconds(),
+            load.load_cpu_seconds() + upstream.cpu_seconds(),
+            time.process_time(),
+            core_busy_seconds(cores.measured),
+            core_busy_seconds(cores.load),
+        )
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(*(now - then for now, then in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def others(self) -> float:
+        """By everybody else, on the core where that was more."""
+        beside = self.load_core - self.load - self.driver
+        return max(0.0, self.measured_core - self.subject, beside)
+
+
 def run_round(
     subject: Subject,
     upstream: Process,
@@ -104,20 +137,13 @@ def run_round(
 ) -> Round:
     """Load one subject while the others rest. `meanwhile` is called again and again under the load."""
     subject.process.settle()
-    own, origin, busy = (
-        subject.process.cpu_seconds(),
-        upstream.cpu_seconds(),
-        core_busy_seconds(cores.measured),
-    )
-    generator = load.load_cpu_seconds()
+    before = Usage.read(subject.process, upstream, cores)
     program = load.start(subject.request, effort.seconds, effort.connections, cores.load)
     while meanwhile and program.poll() is None:
         meanwhile()
     report = load.finish(program, effort.seconds)
-    generator = load.load_cpu_seconds() - generator
-    own, origin = subject.process.cpu_seconds() - own, upstream.cpu_seconds() - origin
-    others = core_busy_seconds(cores.measured) - busy - own
-    return Round(report, own, (generator + origin) / report.seconds, max(0.0, others / report.seconds))
+    used = Usage.read(subject.process, upstream, cores) - before
+    return Round(report, used.subject, used.load / report.seconds, used.others / report.seconds)
 
 
 def run_rounds(
@@ -148,5 +174,5 @@ def notes(results: Sequence[Result]) -> list[str]:
             "and the upstream there; CPU us/request holds"
         )
     if noisy:
-        lines.append(f"other processes used over {NOISY:.0%} of the measured core for {', '.join(noisy)}")
+        lines.append(f"other processes used over {NOISY:.0%} of one of both cores for {', '.join(noisy)}")
     return lines
