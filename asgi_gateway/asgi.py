@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = [
+    "RETRY_SOON",
     "ASGIApp",
     "Header",
     "Headers",
@@ -25,6 +26,7 @@ __all__ = [
 Header = tuple[bytes, bytes]
 Headers = Sequence[Header]
 
+RETRY_SOON: Headers = ((b"retry-after", b"1"),)
 CLOSE_CODES = {503: 1013, 429: 1013, 500: 1011, 502: 1014, 504: 1014}  # RFC 6455 7.4.1 and its registry
 
 

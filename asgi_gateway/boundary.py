@@ -2,7 +2,7 @@
 
 import asyncio
 
-from .asgi import ASGIApp, Receive, Scope, Send, answer, problem
+from .asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send, answer, problem
 from .clock import Clock
 from .errors import Aborted, UpstreamError
 from .exchange import CALL, EXCHANGE, Call, Exchange
@@ -62,8 +62,6 @@ async def fail(scope: Scope, send: Send, call: Call, failure: UpstreamError) -> 
     )
     await answer(scope, send, failure.status, body, RETRY_SOON if failure.status == 503 else ())
 
-
-RETRY_SOON = ((b"retry-after", b"1"),)
 
 # What a caller may know. The address of the target and the system's words stay in the log.
 DETAILS = {

@@ -58,14 +58,17 @@ class Exchange:
         "started",
         "status",
         "tags",
+        "task",
         "trusted",
         "upstream",
     )
 
-    def __init__(self, scope: Scope, send: Send, started: float) -> None:
+    def __init__(self, scope: Scope, send: Send, started: float, task: "Task[Any] | None" = None) -> None:
         self.scope = scope
         """The scope as the server gave it: nobody writes into it."""
         self._send = send
+        self.task = task
+        """The task that serves it."""
         self._id = ""
         self._starts: list[OnStart] | None = None
         self._ends: list[OnEnd] | None = None

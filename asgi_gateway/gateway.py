@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import loading
-from .asgi import Receive, Scope, Send, answer, extension, problem
+from .asgi import RETRY_SOON, Receive, Scope, Send, answer, extension, problem
 from .clock import Clock
 from .compiler import compile_config
 from .component import Dial
@@ -128,7 +128,7 @@ class Gateway:
 
     def __repr__(self) -> str:
         routes, upstreams = len(self.plan), len(self.config.upstreams)
-        return f"<Gateway routes={routes} upstreams={upstreams} active={self._live.active}>"
+        return f"<Gateway routes={routes} upstreams={upstreams} active={len(self._live.active)}>"
 
     # A request
 
@@ -139,17 +139,19 @@ class Gateway:
         if (loop := asyncio.get_running_loop()) is not self._loop:
             self._enter_loop(loop)
         live = self._live
-        exchange = Exchange(scope, send, self._monotonic())
+        exchange = Exchange(scope, send, self._monotonic(), asyncio.current_task())
         exchange.foreign = scope["type"] == "http" and extension(scope, "asgi_gateway") is None
-        live.active += 1
+        live.active.add(exchange)
         try:
             app, inner = self._door.enter(scope, exchange)
             await app(inner, receive, exchange.send)
         except asyncio.CancelledError:
+            if live.expired:
+                await self._cut(scope, exchange)
+                return
             exchange.outcome = "caller_left"
-            task = asyncio.current_task()
             # Our own watcher cancelled it: the server, which does not, waits for an ordinary end.
-            if not exchange.left or task is None or task.uncancel():
+            if not exchange.left or exchange.task is None or exchange.task.uncancel():
                 raise
         except CallerLeft:
             exchange.outcome = "caller_left"
@@ -160,7 +162,7 @@ class Gateway:
             await self._fail(scope, exchange, error)
         finally:
             exchange.end(self._monotonic())
-            live.active -= 1
+            live.active.discard(exchange)
             if live.retired:
                 live.left()
 
@@ -174,6 +176,19 @@ class Gateway:
             500, "internal_error", "The gateway failed.", request_id=exchange.id, route=exchange.route
         )
         await answer(scope, exchange.send, 500, body)
+
+    async def _cut(self, scope: Scope, exchange: Exchange) -> None:
+        """Its configuration was replaced long ago: try again, with the new one."""
+        exchange.outcome, exchange.cause = "aborted", "configuration_expired"
+        if exchange.task is not None:
+            exchange.task.uncancel()
+        if exchange.status and scope["type"] == "websocket":
+            await exchange.send({"type": "websocket.close", "code": 1012, "reason": "try again"})
+            return
+        if exchange.status:
+            raise Aborted("the configuration that it began with has expired")
+        body = problem(503, exchange.cause, "Try again.", request_id=exchange.id, route=exchange.route)
+        await answer(scope, exchange.send, 503, body, RETRY_SOON)
 
     # Its life
 
@@ -228,7 +243,7 @@ class Gateway:
             before, self._live, self._plugins = self._live, live, plugins
             self._begin_with(live)
             self._kernel.resources.start()
-            before.retire()
+            before.retire(live.config.server.limits.retired)
         plugins.reloaded(self)
 
     def _begin_with(self, live: Live) -> None:

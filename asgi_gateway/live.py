@@ -1,5 +1,6 @@
 """The only place that knows how long a compiled configuration lives: until its last request is done."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from .build import Dial
 from .config import GatewayConfig
 from .consumers import Consumers
 from .errors import Problem
+from .exchange import Exchange
 from .forwarding import Trusted
 from .resources import Lease
 from .routing import Table
@@ -58,13 +60,18 @@ class Live:
     """Header fields that only components set: a caller's own are dropped on every route."""
     on_live: list[Callable[[], None]] = field(default_factory=list)
     on_end: list[Callable[[], None]] = field(default_factory=list)
-    active: int = 0
+    active: set[Exchange] = field(default_factory=set)
     """Requests in flight."""
     retired: bool = False
+    expired: bool = False
+    """Whether it is so old that its last requests were cut."""
+    timer: asyncio.TimerHandle | None = None
 
-    def retire(self) -> None:
-        """It is not the current one any more: it ends with its last request."""
+    def retire(self, age: float) -> None:
+        """It is not the current one any more: it ends with its last request, which has `age` seconds left."""
         self.retired = True
+        if self.active:
+            self.timer = asyncio.get_running_loop().call_later(age, self.expire)
         self.left()
 
     def left(self) -> None:
@@ -72,7 +79,16 @@ class Live:
         if not self.active:
             self.end()
 
+    def expire(self) -> None:
+        """Cut what still runs."""
+        self.expired = True
+        for exchange in self.active:
+            if exchange.task is not None:
+                exchange.task.cancel()
+
     def end(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
         for function in self.on_end:
             function()
         self.on_end.clear()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..units import Size, Time
+from ..units import Size, Span, Time
 from .model import Listen, Model, UrlPath
 
 
@@ -20,7 +20,7 @@ class ServerTLS(Model):
 
 
 class Limits(Model):
-    """Bounds on what a caller may send before any component looks at it."""
+    """Bounds on what a caller may send before any component looks at it, and on what is held in memory."""
 
     headers: Annotated[int, Field(ge=1)] = 200
     """Header fields of a request; 431 past it."""
@@ -32,6 +32,8 @@ class Limits(Model):
     """Connections that the system holds before they are accepted."""
     spawned: Annotated[int, Field(ge=1)] = 1000
     """Background tasks of components at one time; more are dropped and counted."""
+    retired: Span = 600.0
+    """How long requests may go on with a configuration that a reload has replaced; then they are cut."""
 
 
 class Server(Model):
