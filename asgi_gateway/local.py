@@ -1,13 +1,13 @@
 """The only place that runs an ASGI app of this process as a target."""
 
 import asyncio
-import importlib
 import logging
 from typing import Any
 
 from .asgi import ASGIApp, Message, Receive, Scope, Send
-from .errors import ConfigError, Problem, UpstreamError
+from .errors import UpstreamError
 from .exchange import CALL, EXCHANGE
+from .importing import find
 
 logger = logging.getLogger("asgi_gateway")
 
@@ -17,7 +17,7 @@ class Local:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.app = find(path)
+        self.app: ASGIApp = find(path, "an ASGI app")
         self._started: asyncio.Event | None = None
         self.state: dict[str, Any] = {}
 
@@ -103,20 +103,3 @@ class Progress:
             self.complete = not message.get("more_body", False)
         elif kind.startswith("websocket."):
             self.complete = True
-
-
-def find(path: str) -> ASGIApp:
-    """The object behind `package.module:app`; ConfigError when there is none."""
-    module, colon, attribute = path.partition(":")
-    if not colon or not module or not attribute:
-        raise ConfigError(Problem(f"{path!r} is not an import path", hint="write package.module:app"))
-    try:
-        found: Any = importlib.import_module(module)
-        for name in attribute.split("."):
-            found = getattr(found, name)
-    except (Exception, SystemExit) as error:
-        raise ConfigError(Problem(f"{path!r} cannot be imported: {type(error).__name__}: {error}")) from error
-    if not callable(found):
-        raise ConfigError(Problem(f"{path!r} is a {type(found).__name__}, not an ASGI app"))
-    app: ASGIApp = found
-    return app

@@ -1,6 +1,6 @@
 """The only place that opens an upstream: makes its targets, their transports and what watches over them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .asgi import ASGIApp
@@ -34,8 +34,11 @@ def open_upstream(name: str, options: Upstream, compiler: "Compiler") -> Opened:
         build = ChainBuild(compiler, f"upstream {name}", f"endpoint {options.endpoint.name}", 0, "enforce")
         return Opened(options.endpoint.open(build), (options.endpoint.name,))
     declared = options.targets or (TargetConfig(asgi=options.asgi),)
-    opener = Opener(name, options, compiler)
-    weighted = [(opener.target(target), target.weight) for target in declared]
+    opener = Opener(options, compiler)
+    try:
+        weighted = [(opener.target(target), target.weight) for target in declared]
+    except ConfigError as error:
+        raise ConfigError(replace(problem, where=f"upstream {name}") for problem in error.problems) from error
     if not any(weight for _, weight in weighted):
         raise ConfigError(Problem("no target has a weight above 0", f"upstream {name}"))
     pool = Pool(name, weighted, options.balancer, options.ejection, compiler.kernel.dice)
@@ -48,8 +51,7 @@ class Opener:
     reload.
     """
 
-    def __init__(self, name: str, options: Upstream, compiler: "Compiler") -> None:
-        self._where = f"upstream {name}"
+    def __init__(self, options: Upstream, compiler: "Compiler") -> None:
         self._options = options
         self._kernel = compiler.kernel
         self._keep = compiler.lease.keep
@@ -73,10 +75,7 @@ class Opener:
         return target
 
     def _local(self, path: str) -> Target:
-        try:
-            return self._keep(("local target", path), lambda: Target(f"asgi:{path}", local=self._app(path)))
-        except ConfigError as error:
-            raise ConfigError(Problem(error.problems[0].what, self._where, error.problems[0].hint)) from error
+        return self._keep(("local target", path), lambda: Target(f"asgi:{path}", local=self._app(path)))
 
     def _app(self, path: str) -> Local:
         return self._keep(("local", path), lambda: Local(path), Local.run)
@@ -86,14 +85,13 @@ class Opener:
 
     def _transport(self, origin: Origin) -> Transport:
         options = self._options
-        context = self._context() if origin.scheme == "https" else None
         if options.transport != "http1":
             from .transport.httpx import HttpxTransport
 
-            return HttpxTransport.make(options.transport, origin, context, options, self._kernel.clock)
+            return HttpxTransport.make(options.transport, origin, options)
         return Http1(
             origin,
-            tls=context,
+            tls=self._context() if origin.scheme == "https" else None,
             server_name=options.tls.server_name,
             max_connections=options.pool.max_connections,
             max_waiting=options.pool.max_waiting,

@@ -2,7 +2,7 @@
 
 from .chain import POLICY, Chain, Use, When
 from .gateway import GatewayConfig, PluginsConfig, Route
-from .model import Methods, Model, Name, Pairs, read_pairs
+from .model import TRANSPORTS, Methods, Model, Name, Pairs, read_pairs
 from .server import Limits, Paths, Probes, Server, ServerTLS
 from .upstream import (
     EjectionConfig,
@@ -16,6 +16,7 @@ from .upstream import (
 
 __all__ = [
     "POLICY",
+    "TRANSPORTS",
     "Chain",
     "EjectionConfig",
     "GatewayConfig",

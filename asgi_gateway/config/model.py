@@ -20,6 +20,7 @@ from ..origin import Origin
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 5.6.2
+TRANSPORTS = ("http1", "http2", "httpx")
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -67,6 +68,13 @@ def read_import_path(value: str) -> str:
     if value and not IMPORT_PATH.fullmatch(value):
         raise mistake(f"{value!r} is not an import path", "write it as package.module:app", value)
     return value
+
+
+def read_transport(value: str) -> str:
+    if value in TRANSPORTS or IMPORT_PATH.fullmatch(value):
+        return value
+    hint = f"one of {', '.join(TRANSPORTS)}, or package.module:name of an httpx transport"
+    raise mistake(f"{value!r} is not a transport", hint, value)
 
 
 def read_url_path(value: str) -> str:
@@ -135,6 +143,13 @@ UrlPath = Annotated[str, AfterValidator(read_url_path)]
 Url = Annotated[str, AfterValidator(read_url), Field(examples=["http://127.0.0.1:9001"])]
 """Empty, or where a target listens."""
 Host = Annotated[str, AfterValidator(read_host)]
+TransportName = Annotated[
+    str,
+    AfterValidator(read_transport),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(TRANSPORTS)}, {"type": "string", "pattern": f"^{IMPORT_PATH.pattern}$"}]}
+    ),
+]
 Network = Annotated[str, AfterValidator(read_network), Field(examples=["10.0.0.0/8", "unix"])]
 Listen = Annotated[
     str, AfterValidator(read_listen), Field(examples=["0.0.0.0:8000", "unix:/run/gateway.sock"])

@@ -18,7 +18,7 @@ from ..endpoint import Endpoint
 from ..mistake import below, mistake
 from ..units import Span, Time
 from .chain import Chain, find, make, offered, read_entry
-from .model import Host, ImportPath, Model, Url, UrlPath
+from .model import Host, ImportPath, Model, TransportName, Url, UrlPath
 
 
 def read_target(value: Any) -> Any:
@@ -127,8 +127,10 @@ class Upstream(Model):
     """The Host header sent: `preserve` the caller's, the `target`'s own, or a literal name."""
     forwarded: Literal["x_forwarded", "forwarded", "both", "none"] = "x_forwarded"
     """Which forwarding headers are sent: X-Forwarded-For, -Proto, -Host; Forwarded (RFC 7239); both; none."""
-    transport: Literal["http1", "httpx"] = "http1"
-    """What carries the requests: the gateway's own HTTP/1.1, or httpx."""
+    transport: TransportName = "http1"
+    """What carries the requests: the gateway's own HTTP/1.1; HTTP/2 by httpx (`http2`, an extra); HTTP/1.1 by
+    httpx; or `package.module:name`, what makes an `httpx.AsyncBaseTransport` when it is called.
+    """
     pool: PoolConfig = PoolConfig()
     """Connections to each target."""
     timeout: TimeoutConfig = TimeoutConfig()

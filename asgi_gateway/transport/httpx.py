@@ -3,15 +3,16 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
+from importlib.util import find_spec
 from typing import cast
 
 import httpx
 
 from ..asgi import Header, Message, Receive
-from ..clock import Clock
-from ..config import Upstream
-from ..errors import CallerLeft, Phase, Reason, UpstreamError
+from ..config import TRANSPORTS, Upstream
+from ..errors import CallerLeft, ConfigError, Phase, Problem, Reason, UpstreamError
 from ..exchange import Call
+from ..importing import find
 from ..origin import Origin
 from .tls import ClientContext
 
@@ -55,14 +56,23 @@ class HttpxTransport:
         self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def make(
-        cls, kind: str, origin: Origin, context: ClientContext | None, options: Upstream, clock: Clock
-    ) -> "HttpxTransport":
-        """What `transport: httpx` stands for. It has its own timers, and no limit to how many wait."""
+    def make(cls, kind: str, origin: Origin, options: Upstream) -> "HttpxTransport":
+        """What `httpx`, `http2` and `package.module:name` stand for; ConfigError if it cannot be had.
+
+        It has its own timers, and no limit to how many wait.
+        """
+        if kind == "http2" and find_spec("h2") is None:
+            raise ConfigError(
+                Problem("`transport: http2` needs h2", hint="pip install 'asgi-gateway[http2]'")
+            )
 
         def transport() -> httpx.AsyncBaseTransport:
+            # A context of its own: httpx changes which protocols it offers.
             return httpx.AsyncHTTPTransport(
-                verify=context() if context is not None else False,
+                verify=ClientContext(options.tls)() if origin.scheme == "https" else False,
+                http2=kind == "http2",
+                # Without TLS there is nobody to agree with: HTTP/2 with prior knowledge (RFC 9113 3.3).
+                http1=kind != "http2" or origin.scheme == "https",
                 trust_env=False,
                 uds=origin.unix or None,
                 limits=httpx.Limits(
@@ -73,7 +83,7 @@ class HttpxTransport:
             )
 
         return cls(
-            Lazy(transport),
+            Lazy(transport) if kind in TRANSPORTS else own(kind),
             origin,
             connect=options.timeout.connect,
             idle=options.timeout.idle,
@@ -191,6 +201,19 @@ class Lazy(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         if self._made is not None:
             await self._made.aclose()
+
+
+def own(path: str) -> httpx.AsyncBaseTransport:
+    """A user's transport: what the class or function behind an import path gives."""
+    try:
+        made = find(path, "something that makes a transport")()
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(Problem(f"{path!r} cannot be made: {type(error).__name__}: {error}")) from error
+    if not isinstance(made, httpx.AsyncBaseTransport):
+        raise ConfigError(Problem(f"{path!r} makes a {type(made).__name__}, not an httpx.AsyncBaseTransport"))
+    return made
 
 
 def parse(head: bytes) -> tuple[bytes, list[Header]]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
@@ -10,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJs
 from asgi_gateway.asgi import ASGIApp
 from asgi_gateway.component import Build, Component
 from asgi_gateway.errors import ConfigError, Problem
+from asgi_gateway.importing import find
 from asgi_gateway.stage import Stage
 
 
@@ -79,24 +79,9 @@ class Middleware(Component, name="middleware"):
     """Whether it handles WebSocket too. Otherwise WebSockets go past it."""
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
-        make = self.load(build)
+        make = find(self.cls, "a class")
         try:
             return cast("ASGIApp", make(app, **json.loads(self.options)))
         except Exception as error:
             what = f"{self.cls} cannot be made with the options {self.options}: {error}"
             raise ConfigError(Problem(what, build.owner)) from error
-
-    def load(self, build: Build) -> Callable[..., object]:
-        """The class behind the import path."""
-        module, _, name = self.cls.partition(":")
-        try:
-            found: Any = import_module(module)
-            for part in name.split("."):
-                found = getattr(found, part)
-        # A module that exits at import must not take the gateway with it.
-        except (Exception, SystemExit) as error:
-            what = f"the middleware {self.cls} cannot be imported: {error!r}"
-            raise ConfigError(Problem(what, build.owner, "write package.module:Class")) from error
-        if not callable(found):
-            raise ConfigError(Problem(f"{self.cls} is not a class", build.owner))
-        return cast("Callable[..., object]", found)
