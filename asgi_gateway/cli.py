@@ -10,6 +10,8 @@ import click
 from . import __version__
 from .errors import ConfigError
 
+END = 10.0
+"""Seconds that the interpreter has to end, when everything is closed."""
 FILE = click.argument("file", type=click.Path(dir_okay=False))
 
 
@@ -43,11 +45,27 @@ def main() -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port; 0 takes a free one.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes that share the address.")
 @click.option("--reload", is_flag=True, help="Read the file again when it changes.")
-def run(file: str, host: str | None, port: int | None, workers: int | None, reload: bool) -> None:
+@click.option(
+    "--last-good",
+    type=click.Path(dir_okay=False),
+    help="Keep here what could last be used, and start with it if FILE cannot be.",
+)
+def run(
+    file: str,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    reload: bool,
+    last_good: str | None,
+) -> None:
     """Serve FILE until SIGTERM or Ctrl-C. SIGHUP reads it again."""
     from .server.run import run
+    from .server.watchdog import deadman
 
-    sys.exit(run(file, host=host, port=port, workers=workers, reload=reload))
+    code = run(file, host=host, port=port, workers=workers, reload=reload, last_good=last_good)
+    # A plugin's thread that never ends would hold up the end of the process.
+    deadman(END, code)
+    sys.exit(code)
 
 
 @main.command()

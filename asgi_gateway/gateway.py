@@ -65,16 +65,20 @@ class Gateway:
         path: str | os.PathLike[str],
         *,
         plugins: Iterable[object] = (),
+        content: bytes | None = None,
         clock: Clock | None = None,
         dice: random.Random | None = None,
     ) -> "Gateway":
-        """A gateway out of a file; `plugins` are objects with hooks, beside the installed ones."""
+        """A gateway out of a file; `plugins` are objects with hooks, beside the installed ones.
+
+        `content` is what the file said, where it was read before.
+        """
         extra = tuple(plugins)
-        config, found = loading.load(path, extra)
+        config, found = loading.load(path, extra, content=content)
         try:
             gateway = cls(config, plugins=found, clock=clock, dice=dice)
         except ConfigError as error:
-            raise loading.locate(error, path) from error
+            raise loading.locate(error, path, content) from error
         gateway.source, gateway._extra = Path(path), extra
         return gateway
 
@@ -227,19 +231,24 @@ class Gateway:
 
     # The next configuration
 
-    async def reload(self, config: GatewayConfig | None = None) -> None:
-        """Bring in a new configuration, or what the file says now. ConfigError: nothing has changed."""
+    async def reload(self, config: GatewayConfig | None = None, *, content: bytes | None = None) -> None:
+        """Bring in a new configuration, or what the file says now. ConfigError: nothing has changed.
+
+        `content` is what the file said, where it was read before.
+        """
         async with self._reloading:
             if config is not None:
                 wanted, plugins = config, self._plugins
             elif self.source is not None:
-                wanted, plugins = await asyncio.to_thread(loading.load, self.source, self._extra)
+                wanted, plugins = await asyncio.to_thread(
+                    loading.load, self.source, self._extra, content=content
+                )
             else:
                 raise ConfigError("the gateway was not loaded from a file: pass a configuration")
             try:
                 live = await in_slices(compile_config(wanted, self._kernel))
             except ConfigError as error:
-                raise (loading.locate(error, self.source) if self.source else error) from error
+                raise (loading.locate(error, self.source, content) if self.source else error) from error
             before, self._live, self._plugins = self._live, live, plugins
             self._begin_with(live)
             self._kernel.resources.start()

@@ -122,7 +122,7 @@ async def gateway(
     folder: Path, document: Mapping[str, Any], *options: str, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Running]:
     """`asgi-gateway run` with a document, on a free port unless that says otherwise, see `url`."""
-    server = {"listen": "127.0.0.1:0", **document.get("server", {})}
+    server = {"listen": "127.0.0.1:0", "drain": "0s", **document.get("server", {})}
     file = write(folder / "gateway.yaml", {**document, "server": server})
     async with running("-m", "asgi_gateway", "run", str(file), *options, env=env, file=file) as one:
         one.url = (await one.says(r"listens on (\S+):"))[1]

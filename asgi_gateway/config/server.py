@@ -32,6 +32,8 @@ class Limits(Model):
     """Connections that the system holds before they are accepted."""
     spawned: Annotated[int, Field(ge=1)] = 1000
     """Background tasks of components at one time; more are dropped and counted."""
+    stalled: Span = 30.0
+    """How long the event loop of a worker may stand still until the worker is replaced."""
     retired: Span = 600.0
     """How long requests may go on with a configuration that a reload has replaced; then they are cut."""
 
@@ -49,8 +51,12 @@ class Server(Model):
     """Bounds on requests."""
     keep_alive: Time = 65.0
     """How long an idle connection of a caller stays open."""
+    drain: Time = 5.0
+    """How long, on SIGTERM, everything is still served while the readiness probe says 503 already."""
     grace: Time = 30.0
-    """How long requests may take to finish at shutdown."""
+    """How long requests may take to finish at shutdown, after `drain`."""
+    loop: Literal["auto", "uvloop", "asyncio"] = "auto"
+    """The event loop; `auto`: uvloop where it is installed."""
 
 
 class Paths(Model):

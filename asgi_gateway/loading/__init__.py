@@ -19,13 +19,18 @@ from .interpolation import Interpolation
 
 
 def load(
-    path: str | os.PathLike[str], extra: Iterable[object] = (), *, environ: Mapping[str, str] = os.environ
+    path: str | os.PathLike[str],
+    extra: Iterable[object] = (),
+    *,
+    content: bytes | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> tuple[GatewayConfig, Plugins]:
     """The configuration in a file, and the plugins that it allows; `extra` are more than the installed ones.
 
-    ConfigError holds everything that is wrong, each with its line. Blocks while it reads.
+    `content` is what the file said, where it was read before. ConfigError holds everything that is wrong,
+    each with its line. Blocks while it reads.
     """
-    return Loading(read(Path(path)), environ).run(extra)
+    return Loading(read(Path(path), content), environ).run(extra)
 
 
 def parse(
@@ -35,10 +40,10 @@ def parse(
     return Loading(Document(document), environ).run(extra)
 
 
-def locate(error: ConfigError, path: str | os.PathLike[str]) -> ConfigError:
+def locate(error: ConfigError, path: str | os.PathLike[str], content: bytes | None = None) -> ConfigError:
     """The same problems with file and line, for an error that was found after a file was read."""
     try:
-        document = read(Path(path))
+        document = read(Path(path), content)
     except ConfigError:
         return error
     return ConfigError(
@@ -51,13 +56,18 @@ def locate(error: ConfigError, path: str | os.PathLike[str]) -> ConfigError:
     )
 
 
-def read(path: Path) -> Document:
+def content_of(path: Path) -> bytes:
+    """The bytes of a file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(Problem(f"cannot be read: {error.strerror}", file=str(path))) from None
+
+
+def read(path: Path, content: bytes | None = None) -> Document:
     """What a file says, nothing replaced."""
     file = str(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(Problem(f"cannot be read: {error.strerror}", file=file)) from None
+    content = content_of(path) if content is None else content
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -29,8 +29,13 @@ class Lingering(asyncio.Protocol):
 def unread(transport: asyncio.Transport) -> bool:
     """Whether bytes of the caller wait in the system."""
     connection = transport.get_extra_info("socket")
-    if connection is None or connection.fileno() < 0:
+    return connection is not None and readable(connection.fileno())
+
+
+def readable(number: int) -> bool:
+    """Whether bytes, or callers, wait at a socket; False if it is closed."""
+    if number < 0:
         return False
     poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
+    poll.register(number, select.POLLIN)
     return bool(poll.poll(0))

@@ -26,8 +26,10 @@ class Reader(HttpToolsProtocol):
     scope: dict[str, Any]  # type: ignore[assignment]
     reading: Cycle | None = None
     """The request that came last: its body may still be on its way."""
+    draining = False
+    """Whether the server goes away soon: its answers say so. One word for all its connections."""
     closing = False
-    """Whether the server shuts down, so that no answer is to promise another."""
+    """Whether this connection ends with the answer that is due."""
     received = 0
     """Bytes since a head or a piece of a body was complete: no less than what the parser holds."""
     progressed = False
@@ -111,7 +113,8 @@ class Reader(HttpToolsProtocol):
         elif self._should_upgrade():
             return
         self.locate(self.url)
-        keep_alive = version == "1.1" and parser.should_keep_alive() and not self.closing
+        stays = not (self.closing or self.draining)
+        keep_alive = version == "1.1" and parser.should_keep_alive() and stays
         self.admit(scope, keep_alive, version == "1.1" and self.expect_100_continue)
 
     def locate(self, url: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError
 from . import logs
 from .listening import address, close, open_sockets, places
-from .reloading import changes, count, fingerprint, size
+from .reloading import ConfigFile, count, size
 from .serving import GatewayServer, serve
 from .supervisor import Supervisor
 from .tls import server_context
@@ -30,20 +30,19 @@ def run(
     port: int | None = None,
     workers: int | None = None,
     reload: bool = False,
+    last_good: str | os.PathLike[str] | None = None,
 ) -> int:
     """Serve a configuration file until a signal ends it; the exit code: 1 if it cannot be served.
 
-    `host`, `port` and `workers` are used instead of what the file says; `reload` watches the file.
+    `host`, `port` and `workers` are used instead of what the file says; `reload` watches the file;
+    `last_good` is a file that keeps what could last be used, for a start with a file that cannot.
     """
-    from ..gateway import Gateway
-
     logs.set_up()
-    file = Path(path)
-    seen = fingerprint(file)
+    file = ConfigFile(Path(path), Path(last_good) if last_good else None)
     sockets: list[socket.socket] = []
     listen = ""
     try:
-        gateway = Gateway.load(file)
+        gateway = file.begin()
         server = gateway.config.server
         if server.tls:
             server_context(server.tls)
@@ -52,9 +51,8 @@ def run(
         many = workers or server.workers
         ready = partial(announce, gateway, sockets, many)
         if many > 1:
-            supervisor = Supervisor(file, sockets, many, server)
-            return asyncio.run(supervisor.run(ready, changes(file, seen) if reload else None))
-        return serve(gateway, sockets, ready, [partial(follow, file, seen)] if reload else [])
+            return asyncio.run(Supervisor(file, sockets, many, server).run(ready, watch=reload))
+        return serve(gateway, sockets, ready, [partial(follow, file)] if reload else [], file)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -67,6 +65,6 @@ def announce(gateway: "Gateway", sockets: list[socket.socket], workers: int) -> 
     logger.info("asgi-gateway listens on %s: %s, %s", where, count(workers, "worker"), size(gateway))
 
 
-async def follow(file: Path, seen: bytes | None, server: GatewayServer) -> None:
-    async for _ in changes(file, seen):
-        await server.reload()
+async def follow(file: ConfigFile, server: GatewayServer) -> None:
+    async for content in file.changes():
+        await server.reload(content)

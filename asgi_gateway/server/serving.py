@@ -6,14 +6,17 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from .protocol import protocol
-from .reloading import reload, warn_about
+from ..errors import ConfigError
+from .lingering import readable
+from .protocol import GatewayProtocol, protocol
+from .reloading import ConfigFile, refuse, size, warn_about
 from .tls import server_context
+from .watchdog import Watchdog, deadman, waits
 from .websocket import GatewayWebSocket
 
 if TYPE_CHECKING:
@@ -24,21 +27,28 @@ Beside = Callable[["GatewayServer"], Coroutine[Any, Any, None]]
 
 OBJECTS = 50_000
 """New objects between two searches for cyclic garbage."""
-FORCED = 1.0
-"""Seconds that the gateway has to close its things when it was told twice to end."""
+LAST = 1.0
+"""Seconds that requests have to end after they were cancelled."""
+CLOSING = 5.0
+"""Seconds that the gateway and its plugins have to close their things."""
+ROUNDS = 1000
+"""Turns of the event loop in which connections that wait to be accepted are taken in."""
+LOOK = 0.02
+"""Seconds between two looks whether everybody is gone."""
 
 logger = logging.getLogger("asgi_gateway")
 
 
-def settings(gateway: "Gateway") -> uvicorn.Config:
+def settings(gateway: "Gateway", kind: type[GatewayProtocol]) -> uvicorn.Config:
     """uvicorn's settings, as the `server` section of the file says."""
     server = gateway.config.server
     tls = server.tls
     return uvicorn.Config(
         gateway,
-        http=protocol(server.limits),
+        http=kind,
         ws=GatewayWebSocket,
         interface="asgi3",
+        loop=server.loop,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -57,41 +67,41 @@ class GatewayServer(uvicorn.Server):
     """uvicorn around one gateway. SIGHUP reads the file again, SIGTERM and SIGINT end it, twice at once."""
 
     def __init__(
-        self, gateway: "Gateway", ready: Callable[[], None], beside: Sequence[Beside] = (), alone: bool = True
+        self,
+        gateway: "Gateway",
+        ready: Callable[[], None],
+        beside: Sequence[Beside] = (),
+        file: ConfigFile | None = None,
+        *,
+        alone: bool = True,
     ) -> None:
-        super().__init__(settings(gateway))
+        """`alone`: there is no supervisor that reads the file, and lets requests drain."""
+        self._kind = protocol(gateway.config.server.limits)
+        super().__init__(settings(gateway, self._kind))
         self.gateway = gateway
-        self._started_with = gateway.config.server if alone else None
+        self._file = file
+        self._alone = alone
+        self._started_with = gateway.config.server
         self._ready = ready
         self._beside = beside
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = asyncio.Event()
+        self._ending = False
+        self._watchdog: Watchdog | None = None
+        self.call_off: Callable[[], None] = lambda: None
+        """Called when the end has come by itself."""
 
-    def stop(self) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
-        self.gateway.ready = False
-        self._stopping.set()
-
-    async def reload(self) -> None:
-        await reload(self.gateway)
-        if self._started_with is not None:
-            warn_about(self._started_with, self.gateway.config.server)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something until the server stops."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    # What signals do
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # uvicorn's own would raise the signal again in the end, so that the process did not exit with 0.
         loop = asyncio.get_running_loop()
+        drain = self._started_with.drain if self._alone else 0.0
         handlers: dict[int, Callable[[], None]] = {
-            signal.SIGINT: self.stop,
-            signal.SIGTERM: self.stop,
-            signal.SIGHUP: lambda: self.spawn(self.reload()),
+            signal.SIGINT: self.end,
+            signal.SIGTERM: lambda: self.end(drain),
+            signal.SIGHUP: self.reread,
             signal.SIGUSR2: lambda: logger.warning("only several workers can be replaced while they serve"),
         }
         for number, handler in handlers.items():
@@ -102,12 +112,75 @@ class GatewayServer(uvicorn.Server):
             for number in handlers:
                 loop.remove_signal_handler(number)
 
+    def end(self, drain: float = 0.0) -> None:
+        """Stop after so many seconds in which the readiness probe says no; said twice, at once."""
+        if self._ending:
+            self.force_exit = True
+            self.stop()
+        elif drain:
+            self._ending = True
+            self.drain()
+            asyncio.get_running_loop().call_later(drain, self.stop)
+        else:
+            self.stop()
+
+    def drain(self) -> None:
+        """Serve on, but tell everybody to go elsewhere next time."""
+        self.gateway.ready = False
+        self._kind.draining = True
+
+    def stop(self) -> None:
+        """Take nothing new; requests in flight have their grace."""
+        self._ending = self.should_exit = True
+        self.gateway.ready = False
+        self._stopping.set()
+
+    def reread(self) -> None:
+        if self._file is None or not self._alone:
+            logger.warning("this process has no file to read again; the first process has")
+        else:
+            self.spawn(self._reread(self._file))
+
+    async def _reread(self, file: ConfigFile) -> None:
+        try:
+            await self.reload(await asyncio.to_thread(file.read))
+        except ConfigError as error:
+            refuse(error)
+
+    async def reload(self, content: bytes) -> None:
+        """Serve what the file says now. What is wrong with it is logged, and changes nothing."""
+        if await self.bring_in(content) is not None:
+            return
+        logger.info("the configuration was read again: %s", size(self.gateway))
+        warn_about(self._started_with, self.gateway.config.server)
+        if self._file is not None:
+            await asyncio.to_thread(self._file.accept, content)
+
+    async def bring_in(self, content: bytes) -> ConfigError | None:
+        try:
+            await self.gateway.reload(content=content)
+        except ConfigError as error:
+            refuse(error)
+            return error
+        return None
+
+    # What runs
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something until the server stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for work in self._beside:
             self.spawn(work(self))
         # A plain request leaves no cycles behind: to look for them after every 700 objects costs 4 us of 47.
         gc.set_threshold(OBJECTS)
+        bound = float("inf") if self._alone else self._started_with.limits.stalled
+        self._watchdog = Watchdog(asyncio.get_running_loop(), bound)
+        self._watchdog.start()
         self._ready()
 
     async def main_loop(self) -> None:
@@ -116,17 +189,58 @@ class GatewayServer(uvicorn.Server):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), 1)
 
+    # How it ends
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await super().shutdown(sockets)
-        if self.force_exit:  # uvicorn waits for nobody then, and closes nothing
-            for request in list(self.server_state.tasks):
-                request.cancel()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.lifespan.shutdown(), FORCED)
+        await self._close_doors(sockets or [])
+        await self._finish()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.lifespan.shutdown(), LAST if self.force_exit else CLOSING)
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        # Closing the event loop waits for all tasks, those too that do not end.
+        self.call_off = deadman(LAST, 0)
+
+    async def _close_doors(self, sockets: Sequence[socket.socket]) -> None:
+        """Take in who has come already, and nobody else."""
+        # Connections that the system holds for us would be reset.
+        for _ in range(ROUNDS):
+            if not any(readable(each.fileno()) for each in sockets):
+                break
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        for each in sockets:
+            each.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+    async def _finish(self) -> None:
+        """Let requests in flight finish, and cut what is left at the end of their grace."""
+        state, loop = self.server_state, asyncio.get_running_loop()
+        until = loop.time() + self._started_with.grace
+        # Nobody says when a connection goes: to ask is enough in the last seconds of a process.
+        while (state.connections or state.tasks) and not self.force_exit and loop.time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
+        if late := [task for task in state.tasks if not task.done()]:
+            logger.warning("%d requests are cut: the grace is over", len(late))
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late, timeout=LAST)
+            report_stubborn(late)
+        for connection in list(state.connections):
+            connection.transport.abort()
+
+
+def report_stubborn(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Name who goes on although it was told to end."""
+    for task in tasks:
+        if not task.done():
+            logger.error("a request does not end although it was cancelled; it waits in %s", waits(task))
 
 
 def serve(
@@ -134,12 +248,16 @@ def serve(
     sockets: list[socket.socket],
     ready: Callable[[], None],
     beside: Sequence[Beside] = (),
+    file: ConfigFile | None = None,
+    *,
     alone: bool = True,
 ) -> int:
-    """Serve until a signal ends it; the exit code. `alone`: no supervisor warns about changes."""
+    """Serve until a signal ends it; the exit code."""
+    server = GatewayServer(gateway, ready, beside, file, alone=alone)
     try:
-        GatewayServer(gateway, ready, beside, alone).run(sockets)
+        server.run(sockets)
     except SystemExit:  # uvicorn's way out of a lifespan that fails
         logger.error("the gateway could not start")
         return 1
+    server.call_off()
     return 0

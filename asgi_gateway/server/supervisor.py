@@ -6,42 +6,42 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config import Server
 from ..errors import ConfigError
 from .listening import close
-from .reloading import refuse, warn_about
-from .worker import READY
+from .reloading import ConfigFile, count, refuse, size, warn_about
+from .wire import Note, Wire
 
-LATE = 5.0
+LATE = 10.0
 """Seconds past their grace in which workers have to be gone."""
 PAUSE = 1.0
 """Seconds before a worker that did not get ready is tried again."""
+CONVERGED = 10.0
+"""Seconds in which workers have to serve a new configuration, before that is said."""
 
 logger = logging.getLogger("asgi_gateway")
 
 
 @dataclass(eq=False)
 class Worker:
-    """One process, and the wire to it: it says when it is ready, and ends when the wire is cut."""
+    """One process, and the wire to it."""
 
     process: asyncio.subprocess.Process
-    wire: socket.socket
+    wire: Wire
     settled: "asyncio.Future[bool]"
     """Whether it got ready."""
     retired: bool = False
-    missed: bool = False
-    """Whether it has to read the file again as soon as it is ready."""
+    _asked: "list[asyncio.Future[Note | None]]" = field(default_factory=list)
 
     @classmethod
-    async def start(cls, path: Path, sockets: list[socket.socket]) -> "Worker":
+    async def start(cls, path: Path, sockets: Sequence[socket.socket], content: bytes) -> "Worker":
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         numbers = [theirs.fileno(), *(each.fileno() for each in sockets)]
         command = [sys.executable, "-m", "asgi_gateway.server.worker", str(path), *map(str, numbers)]
         # A group of its own: Ctrl-C is for the supervisor, which ends its workers by SIGTERM.
@@ -49,22 +49,31 @@ class Worker:
             process = await asyncio.create_subprocess_exec(
                 *command, pass_fds=numbers, stdin=subprocess.DEVNULL, process_group=0
             )
-        return cls(process, ours, asyncio.get_running_loop().create_future())
+        ours.setblocking(False)
+        wire = await Wire.over(ours)
+        wire.send({"load": content.decode()})
+        return cls(process, wire, asyncio.get_running_loop().create_future())
 
     async def until_over(self) -> int:
-        """The exit code, below 0 for a signal."""
-        with self.wire:
-            ready = await asyncio.get_running_loop().sock_recv(self.wire, 1) == READY
-            self.settled.set_result(ready)
-            if self.missed:
-                self.signal(signal.SIGHUP)
-            return await self.process.wait()
+        """Listen to it until it ends; the exit code, below 0 for a signal."""
+        while (note := await self.wire.next()) is not None:
+            if not self.settled.done():
+                self.settled.set_result(True)
+            elif self._asked:
+                self._asked.pop(0).set_result(note)
+        if not self.settled.done():
+            self.settled.set_result(False)
+        for asked in self._asked:
+            asked.set_result(None)
+        self.wire.close()
+        return await self.process.wait()
 
-    def reload(self) -> None:
-        if self.settled.done():
-            self.signal(signal.SIGHUP)
-        else:
-            self.missed = True
+    def load(self, content: bytes) -> "asyncio.Future[Note | None]":
+        """Let it serve a new configuration; what it says to that, None if it ends before."""
+        asked: asyncio.Future[Note | None] = asyncio.get_running_loop().create_future()
+        self._asked.append(asked)
+        self.wire.send({"load": content.decode()})
+        return asked
 
     def retire(self) -> None:
         self.retired = True
@@ -78,40 +87,55 @@ class Worker:
 class Supervisor:
     """Keeps workers running on the same sockets. SIGHUP reloads them, SIGUSR2 replaces them in turn."""
 
-    def __init__(self, path: Path, sockets: list[socket.socket], count: int, server: Server) -> None:
-        self._path = path
+    def __init__(self, file: ConfigFile, sockets: list[socket.socket], count: int, server: Server) -> None:
+        self._file = file
         self._sockets = sockets
         self._count = count
         self._server = server
         self._workers: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending = False
         self._stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
 
-    async def run(self, ready: Callable[[], None], changes: AsyncIterator[None] | None = None) -> int:
-        """Until a signal ends it; the exit code. `changes` has an item for each change of the file."""
+    async def run(self, ready: Callable[[], None], *, watch: bool = False) -> int:
+        """Until a signal ends it; the exit code. `watch`: reload when the file changes."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self.reload()))
+        loop.add_signal_handler(signal.SIGTERM, lambda: self.end(self._server.drain))
+        loop.add_signal_handler(signal.SIGINT, self.end)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self.reread()))
         loop.add_signal_handler(signal.SIGUSR2, lambda: self.spawn(self.restart()))
         if all(await asyncio.gather(*(self.start_one() for _ in range(self._count)))):
             ready()
-            if changes is not None:
-                self.spawn(self.follow(changes))
+            if watch:
+                self.spawn(self.follow())
             await self._stopping.wait()
         failed = not self._stopping.is_set()
-        await self.end()
+        await self.finish()
         return int(failed)
+
+    # How it ends
+
+    def end(self, drain: float = 0.0) -> None:
+        """Stop after so many seconds in which the readiness probe says no; said twice, at once."""
+        if self._ending or not drain:
+            self.stop()
+            return
+        self._ending = True
+        for worker in self._workers:
+            worker.wire.send({"drain": True})
+        asyncio.get_running_loop().call_later(drain, self.stop)
 
     def stop(self) -> None:
         """End all workers; said twice, at once."""
+        self._ending = True
         self._stopping.set()
         # While one of them is open, callers would wait for somebody who accepts them.
         close(self._sockets)
         for worker in self._workers:
             worker.retire()
 
-    async def end(self) -> None:
+    async def finish(self) -> None:
         if not self._stopping.is_set():
             self.stop()
         over = [asyncio.create_task(worker.process.wait()) for worker in self._workers]
@@ -125,13 +149,17 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    # Workers
+
     async def start_one(self) -> bool:
         """Start a worker; whether it got ready."""
         if self._stopping.is_set():
             return False
-        worker = await Worker.start(self._path, self._sockets)
+        worker = await Worker.start(self._file.path, self._sockets, self._file.content)
         self._workers.add(worker)
         self.spawn(self.look_after(worker))
+        if self._ending:
+            worker.wire.send({"drain": True})
         if self._stopping.is_set():
             worker.retire()
         return await worker.settled
@@ -152,26 +180,10 @@ class Supervisor:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         return self._stopping.is_set()
 
-    async def reload(self) -> None:
-        """Tell all workers to read the file again, if it can be used."""
-        from ..gateway import Gateway
-
-        try:
-            gateway = await asyncio.to_thread(Gateway.load, self._path)
-        except ConfigError as error:
-            refuse(error)
-            return
-        warn_about(self._server, gateway.config.server)
-        for worker in self._workers:
-            worker.reload()
-
-    async def follow(self, changes: AsyncIterator[None]) -> None:
-        async for _ in changes:
-            await self.reload()
-
     async def restart(self) -> None:
         """Replace the workers one after the other, so that somebody always serves."""
-        for worker in list(self._workers):
+        old = list(self._workers)
+        for worker in old:
             if self._stopping.is_set():
                 return
             if not await self.start_one():
@@ -179,6 +191,40 @@ class Supervisor:
                 return
             worker.retire()
             await worker.process.wait()
+        logger.info("%s replaced", "1 worker was" if len(old) == 1 else f"{len(old)} workers were")
+
+    # The configuration
+
+    async def reread(self) -> None:
+        try:
+            await self.reload(await asyncio.to_thread(self._file.read))
+        except ConfigError as error:
+            refuse(error)
+
+    async def follow(self) -> None:
+        async for content in self._file.changes():
+            await self.reload(content)
+
+    async def reload(self, content: bytes) -> None:
+        """Let all workers serve what the file says now, if it can be used. All get the same bytes."""
+        async with self._reloading:
+            try:
+                gateway = await asyncio.to_thread(self._file.gateway, content)
+            except ConfigError as error:
+                refuse(error)
+                return
+            warn_about(self._server, gateway.config.server)
+            asked = {worker.load(content): worker for worker in self._workers}
+            late = (await asyncio.wait(asked, timeout=CONVERGED))[1] if asked else set()
+            for each in late:
+                logger.error("worker %d does not serve the new configuration yet", asked[each].process.pid)
+            served = sum(
+                not each.cancelled() and "loaded" in (each.result() or {}) for each in asked if each.done()
+            )
+            told = "serves" if served == 1 else "serve"
+            logger.info(
+                "the configuration was read again: %s; %s %s it", size(gateway), count(served, "worker"), told
+            )
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,22 +1,27 @@
 """The only place that says what one of several processes does: `python -m asgi_gateway.server.worker`."""
 
-import asyncio
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from .watchdog import deadman
+from .wire import Note, Wire, first
 
 if TYPE_CHECKING:
     from .serving import GatewayServer
 
-READY = b"r"
-"""What a worker sends when it serves."""
+END = 10.0
+"""Seconds that the interpreter has to end, when everything is closed."""
 
 
 def main(path: str, control: int, listeners: list[int]) -> int:
-    """Serve a file on inherited sockets until SIGTERM, or until nobody holds the other end of `control`."""
+    """Serve on inherited sockets until SIGTERM, or until nobody holds the other end of `control`.
+
+    The content of the file at `path` comes over that wire, so that all workers serve the same.
+    """
     from ..gateway import Gateway
     from . import logs
     from .serving import serve
@@ -24,25 +29,42 @@ def main(path: str, control: int, listeners: list[int]) -> int:
     logs.set_up(f"[{os.getpid()}]")
     for number in (control, *listeners):
         os.set_inheritable(number, False)
+    end = socket.socket(fileno=control)
+    note = first(end)
+    if note is None:
+        return 1
     try:
-        gateway = Gateway.load(path)
+        gateway = Gateway.load(Path(path), content=note["load"].encode())
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    leash = socket.socket(fileno=control)
-    leash.setblocking(False)
+    end.setblocking(False)
 
     async def follow(server: "GatewayServer") -> None:
-        """Stop when the supervisor is gone, however it went."""
-        await asyncio.get_running_loop().sock_recv(leash, 1)
+        """Do what the supervisor says; stop when it is gone, however it went."""
+        wire = await Wire.over(end)
+        wire.send({"ready": True})
+        while (note := await wire.next()) is not None:
+            if "drain" in note:
+                server.drain()
+            else:
+                wire.send(await load(server, note))
         server.stop()
 
-    def ready() -> None:
-        leash.send(READY)
-
-    return serve(
-        gateway, [socket.socket(fileno=number) for number in listeners], ready, [follow], alone=False
+    code = serve(
+        gateway,
+        [socket.socket(fileno=number) for number in listeners],
+        lambda: None,
+        [follow],
+        alone=False,
     )
+    deadman(END, code)
+    return code
+
+
+async def load(server: "GatewayServer", note: Note) -> Note:
+    error = await server.bring_in(note["load"].encode())
+    return {"loaded": True} if error is None else {"refused": str(error)}
 
 
 if __name__ == "__main__":

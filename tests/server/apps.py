@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 
 from asgi_gateway.asgi import Receive, Scope, Send, answer
 
@@ -17,6 +18,19 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
                 await asyncio.Event().wait()
             finally:
                 print("cancelled", file=sys.stderr, flush=True)
+        case "/stubborn":
+            print("waiting", file=sys.stderr, flush=True)
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    print("not me", file=sys.stderr, flush=True)
+        case "/thread":
+            asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
+            await answer(scope, send, 200, b"")
+        case "/block":
+            time.sleep(int(scope["query_string"] or b"3600") / 1000)
+            await answer(scope, send, 200, b"")
         case "/break":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"some", "more_body": True})

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.processes import Running, asgi_gateway, gateway, write
+from tests.processes import Running, asgi_gateway, gateway, running, write
 
 from .conftest import get
 
@@ -192,3 +192,74 @@ async def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     ended = await asgi_gateway("run", str(tmp_path / "gone.yaml"))
     assert ended.process.returncode == 1
     assert ended.err == [f"{tmp_path / 'gone.yaml'}: cannot be read: No such file or directory"]
+
+
+async def test_sigterm_lets_a_load_balancer_notice_before_anything_is_refused(
+    tmp_path: Path, document: Document
+) -> None:
+    document["server"] = {"drain": "60s"}
+    async with gateway(tmp_path, document) as one, httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(one.url + "/-/ready")).status_code == 200
+        one.signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            while (answer := await client.get(one.url + "/-/ready")).status_code == 200:
+                pass
+        assert (answer.status_code, answer.headers["connection"]) == (503, "close")
+        assert (await client.get(one.url + "/a")).text == "/a "
+        assert await one.stop() == 0  # said twice: at once
+
+
+async def test_a_request_that_swallows_its_cancellation_holds_up_nothing(
+    tmp_path: Path, document: Document
+) -> None:
+    document["server"] = {"grace": "10ms"}
+    async with gateway(tmp_path, document) as one:
+        waiting = asyncio.create_task(get(one.url + "/stubborn"))
+        await one.says("waiting")
+        assert (await get(one.url + "/a")).text == "/a "
+        assert await one.stop() == 0
+        said = await one.says("a request does not end although it was cancelled; it waits in")
+        assert "app (server/apps.py:" in said.string
+        with pytest.raises(httpx.TransportError):
+            await waiting
+
+
+async def test_an_event_loop_that_stands_still_is_noticed(tmp_path: Path, document: Document) -> None:
+    async with gateway(tmp_path, document) as one:
+        assert (await get(one.url + "/block?2000")).status_code == 200
+        assert "app (server/apps.py:" in (await one.says("the event loop stands still; it is in")).string
+        await one.says("the event loop stood still for [12].* nobody was served")
+
+
+async def test_a_start_with_a_bad_file_serves_the_last_good_one(tmp_path: Path, document: Document) -> None:
+    kept = tmp_path / "kept.yaml"
+    options = ("--last-good", str(kept))
+    changed = {**document, "routes": [{"name": "all", "path": "/*", "upstream": "other"}]}
+    async with gateway(tmp_path, document, *options) as one:
+        one.write({**changed, "server": {"listen": "127.0.0.1:0", "drain": "0s"}})
+        one.signal(signal.SIGHUP)
+        await one.says("read again")
+        one.write("routes: [")
+        one.signal(signal.SIGHUP)
+        await one.says("refused")
+        assert await one.stop() == 0
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert one.file is not None
+    async with running("-m", "asgi_gateway", "run", str(one.file), *options) as two:
+        url = (await two.says(r"listens on (\S+):"))[1]
+        await two.says("the configuration is refused, the last good one is served")
+        assert (await get(url + "/a")).text == "other"
+        assert await two.stop() == 0
+
+
+async def test_a_start_with_a_bad_file_and_nothing_kept_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "gateway.yaml", "routes: [")
+    ended = await asgi_gateway("run", str(file), "--last-good", str(tmp_path / "kept"))
+    assert ended.process.returncode == 1
+
+
+async def test_a_thread_that_does_not_end_holds_up_nothing(tmp_path: Path, document: Document) -> None:
+    async with gateway(tmp_path, document) as one:
+        assert (await get(one.url + "/thread")).status_code == 200
+        assert await one.stop() == 0
+        await one.says("the process does not end by itself; its threads: ")

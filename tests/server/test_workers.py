@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.processes import Running, gateway
 
@@ -91,12 +92,12 @@ async def test_sighup_brings_a_good_file_to_all_workers_and_a_bad_one_to_none(
         one.write({**changed, "server": {"listen": "127.0.0.1:1"}})
         one.signal(signal.SIGHUP)
         await one.says("used after a restart only: server.listen")
-        await one.says("the configuration was read again: 1 route, 2 upstreams", times=2)
+        await one.says("the configuration was read again: 1 route, 2 upstreams; 2 workers serve it")
         answers = await asyncio.gather(*(get(one.url + "/a") for _ in range(16)))
         assert {answer.text for answer in answers} == {"other"}
         one.write(document)
         one.signal(signal.SIGHUP)
-        await one.says("2 routes, 2 upstreams", times=3)
+        await one.says("2 routes, 2 upstreams; 2 workers serve it")
         assert await workers(one, 2) == pids
 
 
@@ -134,3 +135,48 @@ async def test_a_request_in_flight_finishes_in_its_worker(tmp_path: Path, docume
             release.set()
             assert (await answering).text == "/late begun"
         assert await one.ended() == 0
+
+
+async def test_a_worker_that_is_replaced_while_the_file_is_bad_serves_the_last_good_one(
+    tmp_path: Path, document: Document
+) -> None:
+    async with gateway(tmp_path, document, "--workers", "2") as one:
+        before = await workers(one, 2)
+        one.write("routes: [")
+        one.signal(signal.SIGHUP)
+        await one.says("the new configuration is refused")
+        os.kill(before.pop(), signal.SIGKILL)
+        await one.says("another one takes its place")
+        assert len(await workers(one, 2) - before) == 1
+        assert await one.stop() == 0
+
+
+async def test_a_worker_whose_loop_stands_still_is_replaced_and_the_log_says_where(
+    tmp_path: Path, document: Document
+) -> None:
+    document["server"] = {"workers": 2, "limits": {"stalled": "1200ms"}}
+    async with gateway(tmp_path, document) as one:
+        before = await workers(one, 2)
+        stuck = asyncio.create_task(get(one.url + "/block"))
+        said = await one.says("the event loop stands still; it is in")
+        assert "app (server/apps.py:" in said.string
+        assert (await get(one.url + "/pid")).status_code == 200  # the other one serves
+        await one.says("this process ends")
+        await one.says("ended by exit code 70; another one takes its place")
+        with pytest.raises(httpx.TransportError):
+            await stuck
+        assert await workers(one, 2) != before
+        assert await one.stop() == 0
+
+
+async def test_a_drain_is_heard_by_all_workers(tmp_path: Path, document: Document) -> None:
+    document["server"] = {"workers": 2, "drain": "60s"}
+    async with gateway(tmp_path, document) as one:
+        await workers(one, 2)
+        one.signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            while {(await get(one.url + "/-/ready")).status_code for _ in range(16)} != {503}:
+                pass
+        answer = await get(one.url + "/a")
+        assert (answer.text, answer.headers["connection"]) == ("/a ", "close")
+        assert await one.stop() == 0  # said twice: at once
