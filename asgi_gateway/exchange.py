@@ -18,6 +18,7 @@ EXCHANGE = "asgi_gateway.exchange"
 CALL = "asgi_gateway.call"
 
 Outcome = Literal["answered", "refused", "upstream_failed", "aborted", "caller_left", "failed"]
+Cut = Literal["configuration_expired", "total_timeout"]
 OnStart = Callable[["Exchange", Message], None]
 OnEnd = Callable[["Exchange"], None]
 Judge = Callable[["Call", Message], None]
@@ -38,6 +39,7 @@ class Exchange:
         "cause",
         "client",
         "complete",
+        "cut_for",
         "deadline",
         "ended",
         "foreign",
@@ -103,6 +105,8 @@ class Exchange:
         """The upstream that dispatch will call; a SPLIT component may change it."""
         self.deadline = float("inf")
         """Monotonic seconds; only ever shrinks."""
+        self.cut_for: Cut | None = None
+        """Why the gateway itself cancelled the task, if it did."""
         self.calls: list[Call] = []
         self.refused: Refusal | None = None
         self.reported: list[Refusal] | None = None
@@ -187,6 +191,12 @@ class Exchange:
         elif kind == "websocket.http.response.body":
             self.complete = not message.get("more_body", False)
         return self._send(message)
+
+    def cut(self, why: "Cut") -> None:
+        """End the request from outside: with a problem if nothing was sent yet, else by cutting it."""
+        if self.task is not None and self.cut_for is None:
+            self.cut_for = why
+            self.task.cancel()
 
     def end(self, now: float) -> None:
         """The request is over. Called once, by the gateway."""

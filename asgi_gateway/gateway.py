@@ -10,20 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from . import loading
-from .asgi import RETRY_SOON, Receive, Scope, Send, answer, extension, problem
+from .asgi import RETRY_SOON, Headers, Receive, Scope, Send, answer, extension, problem
 from .clock import Clock
 from .compiler import compile_config
 from .component import Dial
 from .config import GatewayConfig
 from .door import Door
 from .errors import Aborted, CallerLeft, ConfigError, Problem
-from .exchange import Exchange
+from .exchange import Cut, Exchange
 from .kernel import Kernel
 from .live import Live, Plan
 from .plugins import Plugins, suggestion
 
+FOREVER = float("inf")
+
 logger = logging.getLogger("asgi_gateway")
 
+CUTS: dict[Cut, tuple[int, str, Headers]] = {
+    "configuration_expired": (503, "The configuration that it began with is gone.", RETRY_SOON),
+    "total_timeout": (504, "The time for this request is over.", ()),
+}
+"""What a caller is told whose request the gateway itself ended."""
 SLICE = 0.005
 """Seconds that a reload may compile before requests get their turn."""
 
@@ -140,7 +147,8 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._follow_lifespan(scope, receive, send)
             return
-        if (loop := asyncio.get_running_loop()) is not self._loop:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
             self._enter_loop(loop)
         live = self._live
         exchange = Exchange(scope, send, self._monotonic(), asyncio.current_task())
@@ -148,10 +156,12 @@ class Gateway:
         live.active.add(exchange)
         try:
             app, inner = self._door.enter(scope, exchange)
+            if exchange.deadline < FOREVER:
+                self._kernel.ticker.watch(exchange, loop)
             await app(inner, receive, exchange.send)
         except asyncio.CancelledError:
-            if live.expired:
-                await self._cut(scope, exchange)
+            if exchange.cut_for is not None:
+                await self._cut(scope, exchange, exchange.cut_for)
                 return
             exchange.outcome = "caller_left"
             # Our own watcher cancelled it: the server, which does not, waits for an ordinary end.
@@ -165,6 +175,7 @@ class Gateway:
         except Exception as error:
             await self._fail(scope, exchange, error)
         finally:
+            self._kernel.ticker.forget(exchange)
             exchange.end(self._monotonic())
             live.active.discard(exchange)
             if live.retired:
@@ -181,18 +192,19 @@ class Gateway:
         )
         await answer(scope, exchange.send, 500, body)
 
-    async def _cut(self, scope: Scope, exchange: Exchange) -> None:
-        """Its configuration was replaced long ago: try again, with the new one."""
-        exchange.outcome, exchange.cause = "aborted", "configuration_expired"
+    async def _cut(self, scope: Scope, exchange: Exchange, why: Cut) -> None:
+        """The gateway itself ended it."""
+        exchange.outcome, exchange.cause = "aborted", why
         if exchange.task is not None:
             exchange.task.uncancel()
         if exchange.status and scope["type"] == "websocket":
             await exchange.send({"type": "websocket.close", "code": 1012, "reason": "try again"})
             return
         if exchange.status:
-            raise Aborted("the configuration that it began with has expired")
-        body = problem(503, exchange.cause, "Try again.", request_id=exchange.id, route=exchange.route)
-        await answer(scope, exchange.send, 503, body, RETRY_SOON)
+            raise Aborted(why)
+        status, detail, headers = CUTS[why]
+        body = problem(status, why, detail, request_id=exchange.id, route=exchange.route)
+        await answer(scope, exchange.send, status, body, headers)
 
     # Its life
 

@@ -63,8 +63,6 @@ class Live:
     active: set[Exchange] = field(default_factory=set)
     """Requests in flight."""
     retired: bool = False
-    expired: bool = False
-    """Whether it is so old that its last requests were cut."""
     timer: asyncio.TimerHandle | None = None
 
     def retire(self, age: float) -> None:
@@ -81,10 +79,8 @@ class Live:
 
     def expire(self) -> None:
         """Cut what still runs."""
-        self.expired = True
         for exchange in self.active:
-            if exchange.task is not None:
-                exchange.task.cancel()
+            exchange.cut("configuration_expired")
 
     def end(self) -> None:
         if self.timer is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from .asgi import Receive
 from .clock import Clock
 from .errors import Reason, UpstreamError
-from .exchange import Call
+from .exchange import Call, Exchange
 
 PERIOD = 0.025
 """Seconds between two looks: how late a deadline may be noticed."""
@@ -29,6 +29,7 @@ class Ticker:
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic
         self._calls: set[Call] = set()
+        self._exchanges: set[Exchange] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._armed = False
 
@@ -37,12 +38,30 @@ class Ticker:
 
     def add(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:
-            self._loop, self._armed = loop, False
-            self._calls.clear()
+            self._enter(loop)
         self._calls.add(call)
         if not self._armed:
-            self._armed = True
-            loop.call_later(PERIOD, self._tick, loop)
+            self._arm(loop)
+
+    def watch(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
+        """End the whole request when its deadline passes, wherever it is."""
+        if loop is not self._loop:
+            self._enter(loop)
+        self._exchanges.add(exchange)
+        if not self._armed:
+            self._arm(loop)
+
+    def forget(self, exchange: Exchange) -> None:
+        self._exchanges.discard(exchange)
+
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._armed = loop, False
+        self._calls.clear()
+        self._exchanges.clear()
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._armed = True
+        loop.call_later(PERIOD, self._tick, loop)
 
     def discard(self, call: Call) -> None:
         self._calls.discard(call)
@@ -65,9 +84,15 @@ class Ticker:
                 and now - call.began > PATIENCE
             ):
                 call.watcher = loop.create_task(watch(call, call.receive))
-        self._armed = bool(self._calls)
-        if self._armed:
-            loop.call_later(PERIOD, self._tick, loop)
+        for exchange in list(self._exchanges):
+            # A call that is late says more of it, and has its turn first.
+            if exchange.deadline + 2 * PERIOD <= now:
+                self._exchanges.discard(exchange)
+                if not any(call.streaming for call in exchange.calls):
+                    exchange.cut("total_timeout")
+        self._armed = False
+        if self._calls or self._exchanges:
+            self._arm(loop)
 
 
 def interrupt(call: Call, error: UpstreamError) -> bool:
