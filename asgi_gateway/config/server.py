@@ -28,6 +28,16 @@ class Limits(Model):
     """Size of all header fields of a request; 431 past it."""
     url_bytes: Annotated[Size, Field(ge=1)] = 16 * 1024
     """Size of path and query; 414 past it."""
+    head: Span = 10.0
+    """How long the head of a request may take, and the first one of a connection to begin; 408 past it."""
+    body: Span = 30.0
+    """How long a caller may send nothing of a body that is waited for; 408 past it."""
+    send: Span = 30.0
+    """How long an answer may wait for a caller who does not read; then it is cut."""
+    rate: Annotated[int, Field(ge=0)] = 240
+    """Bytes per second that a caller has to send, or to read, once `body` or `send` has passed."""
+    connections: Annotated[int, Field(ge=1)] | None = None
+    """Connections of callers at one time, in one worker; 503 past it. Not given: as open files allow."""
     backlog: Annotated[int, Field(ge=1)] = 2048
     """Connections that the system holds before they are accepted."""
     spawned: Annotated[int, Field(ge=1)] = 1000

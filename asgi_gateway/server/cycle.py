@@ -15,6 +15,8 @@ HIGH_WATER = 65536
 """Bytes of a request's body that wait for the app before reading pauses."""
 JOINED = 16384
 """The largest piece of a body that is copied behind the head."""
+UNWANTED = 256 * 1024
+"""Bytes of a body that are thrown away after an early answer, before the connection is given up."""
 BODYLESS = frozenset({204, 304})
 
 logger = logging.getLogger("asgi_gateway")
@@ -31,9 +33,11 @@ class Cycle:
         "_held",
         "_left",
         "_ready",
+        "_unwanted",
         "complete",
         "disconnected",
         "expects",
+        "got",
         "keep_alive",
         "more_body",
         "protocol",
@@ -53,9 +57,12 @@ class Cycle:
         self.disconnected = False
         """Whether the caller left, or the connection is taken from this request for another reason."""
         self.more_body = True
+        self.got = 0
+        """Bytes of the body that came."""
         self.started = False
         self.complete = False
         self._body: bytes | bytearray = b""
+        self._unwanted = 0
         self._ready = False
         self._event: asyncio.Event | None = None
         self._bodyless = False
@@ -103,7 +110,12 @@ class Cycle:
 
     def feed(self, body: bytes) -> None:
         """The next piece of the request's body arrived."""
+        self.got += len(body)
         if self.complete:
+            # It was answered early: a little more is read, so that the connection can go on.
+            self._unwanted += len(body)
+            if self._unwanted > UNWANTED:
+                self.protocol.close()
             return
         if not self._body:
             self._body = body

@@ -3,26 +3,32 @@
 import asyncio
 import socket
 import struct
+import sys
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 from ..asgi import Scope
-from ..config import Limits
+from ..config import Server
 from .cycle import Cycle
 from .head import Refused
 from .lines import farewell
 from .lingering import Lingering, unread
 from .reader import Reader
+from .sweeping import Patience, Sweeper
 
 PIPELINE = 128
 """Requests that may wait behind another one on their connection."""
 SHUTDOWN = 1.0
 """Seconds in which the rest of a head has to come while the server shuts down."""
+NO_BOUND = sys.maxsize
 RESET = struct.pack("ii", 1, 0)
 
 
 class GatewayProtocol(Reader):
     """One connection. Cancels the task of a request as soon as its caller is gone, a FIN included."""
+
+    sweeper: ClassVar[Sweeper]
+    most: ClassVar[int]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -32,18 +38,21 @@ class GatewayProtocol(Reader):
         """Pipelined requests: read, and not begun."""
         self.refusal: Refused | None = None
         """Why nothing more is read; said when the answers before it are out."""
-        self.idle_since = 0.0
-        self.timer: asyncio.TimerHandle | None = None
+        self.served = 0
+        """Requests that were answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.idle()
+        if len(self.connections) > self.most:
+            self.say(Refused(503, "too_many_connections", "this gateway has no room for more connections"))
+        else:
+            self.sweeper.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
+        self.sweeper.discard(self)
         self.leave()
         self.flow.resume_writing()
-        self.stop_timer()
         self.release()
 
     def release(self) -> None:
@@ -86,9 +95,13 @@ class GatewayProtocol(Reader):
         elif self.current is not None:
             self.current.keep_alive = False
         elif self.in_head() or unread(self.transport):
-            self.stop_timer()
-            self.timer = self.loop.call_later(SHUTDOWN, self.expire)
+            self.loop.call_later(SHUTDOWN, self.late)
         else:
+            self.transport.close()
+
+    def late(self) -> None:
+        """The rest of a head did not come."""
+        if self.current is None:
             self.transport.close()
 
     # Whose turn it is
@@ -113,6 +126,7 @@ class GatewayProtocol(Reader):
     def answered(self, cycle: Cycle) -> None:
         """An answer is complete: go on with the next request, or wait for it, or close."""
         self.server_state.total_requests += 1
+        self.served += 1
         self.current = None
         if self.transport.is_closing():
             return
@@ -124,8 +138,6 @@ class GatewayProtocol(Reader):
         elif self.refusal is not None:
             self.say(self.refusal)
             return
-        else:
-            self.idle()
         self.read_on()
 
     def read_on(self) -> None:
@@ -136,7 +148,7 @@ class GatewayProtocol(Reader):
     def switch(self) -> None:
         """The caller wants a WebSocket."""
         if self.current is None:
-            self.stop_timer()
+            self.sweeper.discard(self)
             self.handle_websocket_upgrade()
             self.release()
         else:
@@ -174,36 +186,14 @@ class GatewayProtocol(Reader):
     def close(self) -> None:
         """Close after what was written; softly if the caller still sends, so that it reads the answer."""
         self.waiting.clear()
-        self.stop_timer()
+        self.sweeper.discard(self)
         if self.refusal is not None or (self.reading is not None and self.reading.more_body):
             self.transport.set_protocol(Lingering(self.transport, self.connection_lost))
         else:
             self.transport.close()
 
-    # One timer for each connection and period of keep-alive, not for each request
 
-    def idle(self) -> None:
-        """Nothing is due on this connection: it has so much time until the next head is complete."""
-        self.idle_since = self.loop.time()
-        if self.timer is None:
-            self.timer = self.loop.call_later(self.timeout_keep_alive, self.expire)
-
-    def expire(self) -> None:
-        self.timer = None
-        if self.current is not None:
-            return
-        left = 0.0 if self.closing else self.idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self.timer = self.loop.call_later(left, self.expire)
-        else:
-            self.transport.close()
-
-    def stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-
-def protocol(limits: Limits) -> type[GatewayProtocol]:
-    """The protocol with these limits, as uvicorn wants it: a class."""
-    return type("LimitedProtocol", (GatewayProtocol,), {"limits": limits})
+def protocol(server: Server, most: int = NO_BOUND) -> type[GatewayProtocol]:
+    """The protocol for one server, as uvicorn wants it: a class. `most`: connections at one time."""
+    own = {"limits": server.limits, "sweeper": Sweeper(Patience.of(server)), "most": most}
+    return type("ServedProtocol", (GatewayProtocol,), own)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import socket
 import sys
 from functools import partial
@@ -38,6 +39,7 @@ def run(
     `last_good` is a file that keeps what could last be used, for a start with a file that cannot.
     """
     logs.set_up()
+    raise_files()
     file = ConfigFile(Path(path), Path(last_good) if last_good else None)
     sockets: list[socket.socket] = []
     listen = ""
@@ -58,6 +60,12 @@ def run(
         return 1
     finally:
         close(sockets, listen)
+
+
+def raise_files() -> None:
+    """As many open files as the system allows: the usual limit is for programs that use select()."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def announce(gateway: "Gateway", sockets: list[socket.socket], workers: int) -> None:

@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from ..config import Limits
 from ..errors import ConfigError
 from .lingering import readable
 from .protocol import GatewayProtocol, protocol
@@ -31,6 +34,8 @@ LAST = 1.0
 """Seconds that requests have to end after they were cancelled."""
 CLOSING = 5.0
 """Seconds that the gateway and its plugins have to close their things."""
+RESERVED = 32
+"""Open files for everything that is not a connection: listeners, logs, the event loop."""
 ROUNDS = 1000
 """Turns of the event loop in which connections that wait to be accepted are taken in."""
 LOOK = 0.02
@@ -63,6 +68,14 @@ def settings(gateway: "Gateway", kind: type[GatewayProtocol]) -> uvicorn.Config:
     )
 
 
+def room(limits: Limits) -> int:
+    """Connections of callers at one time: half of the open files, as each may need one of a target, too."""
+    if limits.connections is not None:
+        return limits.connections
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if files == resource.RLIM_INFINITY else max(1, (files - RESERVED) // 2)
+
+
 class GatewayServer(uvicorn.Server):
     """uvicorn around one gateway. SIGHUP reads the file again, SIGTERM and SIGINT end it, twice at once."""
 
@@ -76,7 +89,7 @@ class GatewayServer(uvicorn.Server):
         alone: bool = True,
     ) -> None:
         """`alone`: there is no supervisor that reads the file, and lets requests drain."""
-        self._kind = protocol(gateway.config.server.limits)
+        self._kind = protocol(gateway.config.server, room(gateway.config.server.limits))
         super().__init__(settings(gateway, self._kind))
         self.gateway = gateway
         self._file = file

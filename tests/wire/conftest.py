@@ -10,7 +10,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from asgi_gateway.config import Limits
+from asgi_gateway.config import Server
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.server.protocol import protocol
 from asgi_gateway.server.websocket import GatewayWebSocket
@@ -170,7 +170,7 @@ class Serving:
 async def served(gateway: Gateway) -> AsyncIterator[Serving]:
     config = Config(gateway, lifespan="off", ws=GatewayWebSocket, interface="asgi3", log_config=None)
     config.proxy_headers = False
-    state, kind, loop = ServerState(), protocol(Limits()), asyncio.get_running_loop()
+    state, kind, loop = ServerState(), protocol(Server()), asyncio.get_running_loop()
     state.default_headers = [(b"date", b"Tue, 01 Sep 2026 10:00:00 GMT")]
     server = await loop.create_server(
         lambda: kind(config=config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0

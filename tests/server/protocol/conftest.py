@@ -11,7 +11,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from asgi_gateway.asgi import ASGIApp
-from asgi_gateway.config import Limits
+from asgi_gateway.config import Limits, Server
 from asgi_gateway.server.protocol import GatewayProtocol, protocol
 from asgi_gateway.server.websocket import GatewayWebSocket
 
@@ -98,13 +98,15 @@ Serve = Callable[..., "contextlib.AbstractAsyncContextManager[Serving]"]
 @pytest.fixture
 def serve() -> Serve:
     @contextlib.asynccontextmanager
-    async def serving(app: ASGIApp, *, keep_alive: float = 60, **limits: int) -> AsyncIterator[Serving]:
+    async def serving(
+        app: ASGIApp, *, keep_alive: float = 60, most: int = 10_000, **limits: float
+    ) -> AsyncIterator[Serving]:
         config = Config(app, lifespan="off", ws=GatewayWebSocket, interface="asgi3", log_config=None)
         config.proxy_headers = False
-        config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
         state = ServerState()
         state.default_headers = [DATE]
-        kind = protocol(Limits.model_construct(**limits))
+        bounds = Limits.model_construct(**limits)  # type: ignore[arg-type]
+        kind = protocol(Server.model_construct(limits=bounds, keep_alive=keep_alive), most)
         loop = asyncio.get_running_loop()
 
         def connect() -> GatewayProtocol:
