@@ -85,6 +85,20 @@ async def test_the_host_sent_is_as_configured(
     assert (sent or f"host: 127.0.0.1:{up.port}".encode()) in fields(up.heads[0])
 
 
+@pytest.mark.parametrize("host", ["preserve", "target", "api.example.com"])
+async def test_a_request_without_host_gets_one_on_its_way(host: str, upstream: Behind, front: Front) -> None:
+    up = await upstream()
+    caller = await (await front(up, host=host, forwarded="both")).caller()
+    caller.writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    assert (await caller.answer()).status == 200
+    assert fields(up.heads[0]) == [
+        b"host: " + (host.encode() if "." in host else b"127.0.0.1:%d" % up.port),
+        b"forwarded: for=127.0.0.1;proto=http",
+        b"x-forwarded-for: 127.0.0.1",
+        b"x-forwarded-proto: http",
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
