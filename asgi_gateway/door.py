@@ -175,6 +175,9 @@ class Door:
         table, host, path = self._live.table, exchange.host, exchange.path
         kind = inner["type"]
         method = inner["method"] if kind == "http" else "GET"
+        if method == "CONNECT":
+            # Whoever answers it with 2xx speaks no HTTP on that connection any more (RFC 9110 9.3.6).
+            raise Refused(400, "bad_method", "This gateway makes no tunnels.", CLOSE)
         found = table.match(method, host, path, inner)
         if found is None:
             found = self._preflight(method, inner, exchange)

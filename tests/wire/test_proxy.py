@@ -379,6 +379,14 @@ async def test_unknown_routes_and_methods_are_told_apart(upstream: Behind, front
     assert not up.heads
 
 
+async def test_no_tunnel_is_made_also_where_the_target_is_a_path(upstream: Behind, front: Front) -> None:
+    up = await upstream()
+    caller = await (await front(up)).caller()
+    answer = await caller.ask("/", method="CONNECT")
+    assert (answer.status, answer.all(b"connection")) == (400, [b"close"])
+    assert not up.heads
+
+
 @pytest.mark.parametrize("host", ["", "a,b", "u@h", "h/p", "h:x"])
 async def test_a_host_that_is_none_is_refused(host: str, upstream: Behind, front: Front) -> None:
     up = await upstream()
