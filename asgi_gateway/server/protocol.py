@@ -32,6 +32,8 @@ class GatewayProtocol(Reader):
         """Pipelined requests: read, and not begun."""
         self.refusal: Refused | None = None
         """Why nothing more is read; said when the answers before it are out."""
+        self.surprising = False
+        """Whether only the answer tells the caller that it is the last: it may have sent more already."""
         self.idle_since = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
@@ -173,9 +175,10 @@ class GatewayProtocol(Reader):
 
     def close(self) -> None:
         """Close after what was written; softly if the caller still sends, so that it reads the answer."""
+        more = self.waiting or self.in_head() or (self.reading is not None and self.reading.more_body)
         self.waiting.clear()
         self.stop_timer()
-        if self.refusal is not None or (self.reading is not None and self.reading.more_body):
+        if self.refusal is not None or self.surprising or more or unread(self.transport):
             self.transport.set_protocol(Lingering(self.transport, self.connection_lost))
         else:
             self.transport.close()

@@ -279,6 +279,29 @@ async def test_an_early_last_answer_is_not_lost_to_a_reset(serve: Serve) -> None
         assert await caller.end() == b""
 
 
+async def test_a_last_answer_is_not_lost_to_requests_behind_it(serve: Serve) -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def last(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await gate.wait()
+        headers = [(b"content-length", b"2"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async with serve(last) as server:
+        late, early = await server.caller(), await server.caller()
+        for caller in (late, early):
+            caller.get()
+        await begun.wait()
+        early.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        gate.set()
+        for caller in (late, early):
+            assert (await caller.answer()).status == 400
+            caller.get()
+            assert await caller.end() == b""
+
+
 async def test_trailers_never_become_headers(serve: Serve) -> None:
     app = Echo()
     async with serve(app) as server:
