@@ -18,6 +18,8 @@ HOST = re.compile(
     rb"(?:([A-Za-z0-9._~-]+)|(\[[0-9A-Fa-f:.]+\]))(?::[0-9]{0,5})?"
 )  # RFC 9110 7.2, without encodings
 
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+VERSIONS = frozenset({"1.1", "1.0", "2", "3"})
 FRAMED = frozenset({b"host", b"content-length", b"expect"})
 CHUNKED = b"chunked"
 
@@ -74,6 +76,9 @@ class Door:
                 kept.append(pair)
         if len(kept) + len(found) > self._max_headers or size > self._max_header_bytes:
             raise Refused(431, "headers_too_large", "The header fields are too many or too large.")
+        # Our own server lets none of them in.
+        if exchange.foreign and CONTROL.search(b"".join([value for _, value in headers])):
+            raise Refused(400, "bad_header", "A header field holds a control character.", CLOSE)
         return self._weigh(scope, exchange, kept, found)
 
     def _weigh(
@@ -94,6 +99,8 @@ class Door:
             elif name in FORWARDING:
                 forwarded.append(pair)
         version = scope.get("http_version", "1.1")
+        if version not in VERSIONS:
+            raise Refused(505, "http_version", "This gateway speaks HTTP/1.0 to HTTP/3.", CLOSE)
         if codings or lengths:
             self._frame(exchange, lengths, codings, version)
         elif version not in ("1.1", "1.0"):

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from asgi_gateway.asgi import Receive, Scope, Send, answer
+from asgi_gateway.asgi import Message, Receive, Scope, Send, answer
 from asgi_gateway.gateway import Gateway
 
 SEEN = "tests.test_mount:seen"
@@ -114,3 +114,35 @@ async def test_an_ambiguous_path_is_refused_below_a_mount(path: str) -> None:
     async with client(fastapi()) as caller:
         answered = await caller.get(path)
     assert answered.status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    ("version", "value", "status"),
+    [
+        ("1.1", b"a\tb", 200),
+        ("1.1", b"a\x08b", 400),
+        ("1.1", b"a\x7fb", 400),
+        ("0.9", b"a", 505),
+        ("2.0", b"a", 505),
+    ],
+)
+async def test_what_another_server_lets_in_is_refused(version: str, value: bytes, status: int) -> None:
+    sent: list[Message] = []
+    scope: Scope = {
+        "type": "http",
+        "http_version": version,
+        "method": "GET",
+        "path": "/shop/x",
+        "raw_path": b"/shop/x",
+        "query_string": b"",
+        "headers": [(b"host", b"a.test"), (b"x", value)],
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await gateway()(scope, receive, send)
+    assert sent[0]["status"] == status
