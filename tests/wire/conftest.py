@@ -145,8 +145,10 @@ class Caller:
                 answer.body += await self.reader.readexactly(size)
                 await self.reader.readline()
             await self.reader.readline()
+        elif lengths := answer.all(b"content-length"):
+            answer.body = await self.reader.readexactly(int(lengths[0]))
         else:
-            answer.body = await self.reader.readexactly(int(answer.all(b"content-length")[0]))
+            answer.body = await self.reader.read()
         return answer
 
     def leave(self) -> None:

@@ -41,8 +41,8 @@ async def talk(port: int, *pieces: bytes, last: bytes = LAST, patience: float = 
     """Send the pieces one by one, a request behind them, and read until that is answered or nothing comes."""
     caller = Caller(*await asyncio.open_connection("127.0.0.1", port))
     told = Told()
+    sending = asyncio.ensure_future(say(caller, pieces, last))
     try:
-        await say(caller, pieces, last)
         async with asyncio.timeout(patience) as clock:
             while (answer := await caller.answer()).all(b"x-target") != [b"/last"]:
                 if answer.status >= 200:
@@ -56,6 +56,8 @@ async def talk(port: int, *pieces: bytes, last: bytes = LAST, patience: float = 
     except TimeoutError:
         pass
     finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
         caller.leave()
     return told
 
