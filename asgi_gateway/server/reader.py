@@ -84,6 +84,8 @@ class Reader(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
+        if value[-1:] <= b" ":  # the parser leaves it there: RFC 9112 5.1
+            value = value.rstrip(b" \t")
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))

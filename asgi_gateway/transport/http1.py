@@ -248,6 +248,8 @@ class Connection(asyncio.Protocol):
                 self._finish()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if value[-1:] <= b" ":  # the parser leaves it there: RFC 9112 5.1
+            value = value.rstrip(b" \t")
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:

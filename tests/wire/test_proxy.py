@@ -36,6 +36,17 @@ async def test_order_and_duplicates_of_headers_are_kept_both_ways(upstream: Behi
     assert answer.body == b"xx"
 
 
+async def test_blanks_around_a_value_are_not_part_of_it(upstream: Behind, front: Front) -> None:
+    up = await upstream(answering(b"HTTP/1.1 200 OK\r\nX: \t a b\t \r\nContent-Length: 2 \t\r\n\r\nok"))
+    caller = await (await front(up, forwarded="none")).caller()
+    caller.writer.write(
+        b"POST / HTTP/1.1\r\nHost: gw.test \r\nX:\t a b \t\r\nE: \r\nContent-Length:0\t\r\n\r\n"
+    )
+    answer = await caller.answer()
+    assert (answer.all(b"x"), answer.body) == ([b"a b"], b"ok")
+    assert fields(up.heads[0]) == [b"host: gw.test", b"x: a b", b"e: ", b"content-length: 0"]
+
+
 async def test_hop_by_hop_headers_and_those_that_connection_names_are_dropped(
     upstream: Behind, front: Front
 ) -> None:
