@@ -19,7 +19,8 @@ HOST = re.compile(
 )  # RFC 9110 7.2, without encodings
 
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-VERSIONS = frozenset({"1.1", "1.0", "2", "3"})
+OLD = ("1.0", "1")  # Granian says 1
+VERSIONS = frozenset({*OLD, "1.1", "2", "3"})
 FRAMED = frozenset({b"host", b"content-length", b"expect"})
 CHUNKED = b"chunked"
 
@@ -103,7 +104,7 @@ class Door:
             raise Refused(505, "http_version", "This gateway speaks HTTP/1.0 to HTTP/3.", CLOSE)
         if codings or lengths:
             self._frame(exchange, lengths, codings, version)
-        elif version not in ("1.1", "1.0"):
+        elif version != "1.1" and version not in OLD:
             exchange.has_body = scope["type"] == "http"
         self._address(exchange, hosts, version)
         self._trust(scope, exchange, forwarded)
@@ -113,7 +114,7 @@ class Door:
 
     def _frame(self, exchange: Exchange, lengths: list[bytes], codings: list[bytes], version: str) -> None:
         """RFC 9112 6.1 to 6.3: one length, or exactly `chunked`, never both."""
-        if codings and (lengths or len(codings) > 1 or codings[0].lower() != CHUNKED or version == "1.0"):
+        if codings and (lengths or len(codings) > 1 or codings[0].lower() != CHUNKED or version in OLD):
             raise Refused(
                 400, "bad_framing", "Transfer-Encoding is not exactly `chunked`, or not alone.", CLOSE
             )

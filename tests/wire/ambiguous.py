@@ -158,6 +158,7 @@ GOOD: dict[str, bytes] = {
     "chunk_size_leading_zeros": CHUNKED + b"00005\r\nhello\r\n0\r\n\r\n",
     "trailer": CHUNKED + b"5\r\nhello\r\n0\r\nX-Checksum: 1\r\n\r\n",
     "target_absolute": hosted(b" gw.test", line=b"GET http://gw.test/x HTTP/1.1"),
+    "http_10": hosted(b" gw.test", line=b"GET /x HTTP/1.0"),
     "host_missing_in_http_10": hosted(line=b"GET /x HTTP/1.0"),
 }
 """Odd and valid."""
