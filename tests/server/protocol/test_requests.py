@@ -364,6 +364,20 @@ async def test_a_body_that_comes_after_the_head_of_an_unspoken_upgrade_is_its_bo
     assert len(app.scopes) == 1
 
 
+@pytest.mark.parametrize("between", [b"", b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"])
+async def test_what_is_no_request_behind_an_unspoken_upgrade_gets_400(
+    serve: Serve, between: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(Echo()) as server:
+        caller = await server.caller()
+        caller.say(b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n")
+        caller.say(between + b"GET #a HTTP/1.1\r\nHost: a\r\n\r\n")
+        for _ in range(2 if between else 1):
+            assert (await caller.answer()).status == 200
+        assert is_refusal(await caller.answer(), 400, "bad_request")
+    assert not caplog.records
+
+
 async def test_an_idle_connection_is_closed_after_keep_alive(serve: Serve) -> None:
     async with serve(Echo(), keep_alive=0.05) as server:
         caller = await server.caller()
