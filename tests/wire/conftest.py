@@ -138,7 +138,7 @@ class Caller:
 
     async def answer(self, method: str = "GET") -> Answer:
         answer = await self.head()
-        if method == "HEAD" or answer.status in (204, 304):
+        if method == "HEAD" or answer.status in (100, 204, 304):
             return answer
         if answer.all(b"transfer-encoding"):
             while size := int(await self.reader.readline(), 16):

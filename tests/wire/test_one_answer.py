@@ -2,10 +2,12 @@
 
 import asyncio
 import itertools
+import random
 from typing import Any
 
 import pytest
 
+from tests.wire.ambiguous import BAD
 from tests.wire.conftest import OK, Behind, Caller, Front, Line
 from tests.wire.strict import Strict
 from tests.wire.talking import LAST, talk
@@ -85,6 +87,44 @@ async def test_a_refused_path_in_a_pipeline_costs_only_its_own_request(
     told = await talk(port, GOOD["length"] + GOOD["length"].replace(b"/good", b"/a//b") + GOOD["chunks"])
     assert (told.statuses, told.end) == ([200, 400, 200], "usable")
     assert strict.targets == [b"/good", b"/good", b"/last"]
+
+
+UPGRADE = b"Host: gw.test\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"
+HIDDEN = b"GET /smuggled HTTP/1.1\r\nHost: gw.test\r\n\r\n"
+ODD = GOOD | {
+    "upgrade": b"GET /good HTTP/1.1\r\n" + UPGRADE + b"\r\n",
+    "upgrade_with_length": b"PUT /good HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b"
+    % (UPGRADE, len(HIDDEN), HIDDEN),
+    "upgrade_with_chunks": b"PUT /good HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+    % (UPGRADE, len(HIDDEN), HIDDEN),
+    "absolute": b"GET http://gw.test/good HTTP/1.1\r\nHost: gw.test\r\n\r\n",
+    "trailers": b"PUT /good HTTP/1.1\r\nHost: gw.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: 1\r\n\r\n",
+    "expects": b"PUT /good HTTP/1.1\r\nHost: gw.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
+    "empty_line": b"\r\nGET /good HTTP/1.1\r\nHost: gw.test\r\n\r\n",
+    "large": b"PUT /good HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 200000\r\n\r\n" + b"a" * 200_000,
+    "path": b"GET /a//b HTTP/1.1\r\nHost: gw.test\r\n\r\n",
+}
+
+
+async def test_pipelines_of_everything_in_any_pieces_are_answered_one_by_one(
+    upstream: Behind, front: Front
+) -> None:
+    strict, dice, bad = Strict(), random.Random(3), [b"", *BAD.values()]
+    port = (await front(await upstream(strict))).port
+    for end in bad * 4:
+        strict.requests.clear()
+        kinds = dice.choices(list(ODD), k=dice.randint(1, 5))
+        data = b"".join(ODD[kind] for kind in kinds) + end
+        places = sorted(dice.sample(range(len(data)), min(len(data), dice.choice([0, 1, 3, 20]))))
+        pieces = [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
+        told = await talk(port, *pieces)
+        served = [b"/good" for kind in kinds if kind != "path"]
+        statuses = [400 if kind == "path" else 200 for kind in kinds]
+        assert told.statuses[: len(kinds)] == statuses, (kinds, end, pieces)
+        assert len(told.statuses) == len(kinds) + bool(end), (kinds, end, pieces)
+        assert told.refused if end else told.end == "usable", (kinds, end, pieces)
+        assert strict.targets == (served if end else [*served, b"/last"]), (kinds, end, pieces)
+    assert strict.breaches == []
 
 
 async def test_an_answer_that_nobody_asked_for_reaches_nobody(upstream: Behind, front: Front) -> None:
