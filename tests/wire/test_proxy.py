@@ -256,6 +256,22 @@ async def test_a_caller_who_leaves_cancels_the_upstream(moment: str, upstream: B
         (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", 502, "protocol_error"),
         (b"HTTP/1.1 101 Up\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", 502, "protocol_error"),
         (b"HTTP/1.1 200 OK\r\nX-Big: " + b"x" * 100_000, 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (
+            b"HTTP/1.1 200 OK\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n0\r\n\r\n",
+            502,
+            "protocol_error",
+        ),
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", 502, "protocol_error"),
+        (b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
     ],
 )
 async def test_an_upstream_that_answers_no_http_is_a_502(
