@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -117,26 +118,41 @@ async def test_an_ambiguous_path_is_refused_below_a_mount(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "value", "status"),
+    ("said", "status"),
     [
-        ("1.1", b"a\tb", 200),
-        ("1.1", b"a\x08b", 400),
-        ("1.1", b"a\x7fb", 400),
-        ("1", b"a", 200),
-        ("0.9", b"a", 505),
-        ("2.0", b"a", 505),
+        ({}, 200),
+        ({"headers": [(b"x", b"a\tb\xe9")], "query_string": b"a=%20", "method": "M-SEARCH"}, 200),
+        ({"http_version": "1"}, 200),
+        ({"http_version": "0.9"}, 505),
+        ({"http_version": "2.0"}, 505),
+        ({"method": "CONNECT"}, 400),
+        ({"method": "GET /admin"}, 400),
+        ({"method": "GET\r\n"}, 400),
+        ({"method": ""}, 400),
+        ({"query_string": b"a HTTP/1.1"}, 400),
+        ({"query_string": b"a\r\nX: b"}, 400),
+        ({"query_string": b"a\xe9"}, 400),
+        ({"headers": [(b"x", b"a\x08b")]}, 400),
+        ({"headers": [(b"x", b"a\x7fb")]}, 400),
+        ({"headers": [(b"x", b"a\r\nb: c")]}, 400),
+        ({"headers": [(b"x y", b"a")]}, 400),
+        ({"headers": [(b"x: y", b"a")]}, 400),
+        ({"headers": [(b"x\n", b"a")]}, 400),
+        ({"headers": [(b"", b"a")]}, 400),
     ],
+    ids=repr,
 )
-async def test_what_another_server_lets_in_is_refused(version: str, value: bytes, status: int) -> None:
+async def test_what_another_server_lets_in_is_refused(said: dict[str, Any], status: int) -> None:
     sent: list[Message] = []
     scope: Scope = {
         "type": "http",
-        "http_version": version,
+        "http_version": "1.1",
         "method": "GET",
         "path": "/shop/x",
         "raw_path": b"/shop/x",
         "query_string": b"",
-        "headers": [(b"host", b"a.test"), (b"x", value)],
+        **said,
+        "headers": [(b"host", b"a.test"), *said.get("headers", ())],
     }
 
     async def receive() -> Message:
