@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
+from tests.wire import http2
 from tests.wire.ambiguous import BAD, CHUNKED, GOOD, NOT_SPOKEN, cases, hosted
 from tests.wire.foreign import NAMES, Server, servers
 from tests.wire.talking import Told, talk, talk_all
@@ -115,6 +116,26 @@ async def test_behind_another_server_an_upstream_sees_nothing_ambiguous(
     assert server.strict.breaches == []
     for case, each in zip(bad, told, strict=True):
         assert case in TAKEN[name] or 200 not in each.statuses, f"{case}: {each}"
+
+
+HTTP_2: dict[str, set[str]] = {
+    "granian": {"plain", "cookies", "host_beside_authority", "method_in_lower_case", "path_with_fragment"},
+    "hypercorn": {"plain", "cookies", "method_in_lower_case", "path_with_fragment", "path_with_space"},
+}
+"""What gets through over HTTP/2."""
+
+
+@pytest.mark.parametrize("name", HTTP_2)
+async def test_what_comes_by_http_2_is_one_request_in_http_1(
+    name: str, started: Mapping[str, Server]
+) -> None:
+    server, asked = started[name], dict(http2.cases())
+    statuses = {case: await http2.ask(server.port, fields) for case, fields in asked.items()}
+    assert seen(server, "/x", dict.fromkeys(asked, b"")) == HTTP_2[name]
+    assert not any(b"/smuggled " in target for target in server.strict.targets)
+    assert {case for case, status in statuses.items() if status == 200} == HTTP_2[name]
+    assert not any(status >= 500 for status in statuses.values())
+    assert server.strict.breaches == []
 
 
 LARGE = {
