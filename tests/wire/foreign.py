@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.processes import Running, gateway, running
 from tests.wire.conftest import Raw, raw
+from tests.wire.spelled import PROTECTED, ROUTES
 from tests.wire.strict import Strict
 
 APP = "tests.wire.mounted:app"
@@ -57,8 +58,9 @@ def free_port() -> int:
 
 def document(upstream: Raw) -> dict[str, Any]:
     return {
-        "upstreams": {"up": {"targets": [upstream.url]}},
-        "routes": [{"name": "all", "path": "/*", "upstream": "up"}],
+        "consumers": [{"name": "acme", "keys": ["k-1"]}],
+        "upstreams": {name: {"targets": [upstream.url]} for name in PROTECTED},
+        "routes": ROUTES,
     }
 
 

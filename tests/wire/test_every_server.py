@@ -9,6 +9,7 @@ import pytest_asyncio
 from tests.wire import http2
 from tests.wire.ambiguous import BAD, CHUNKED, GOOD, NOT_SPOKEN, cases, hosted
 from tests.wire.foreign import NAMES, Server, servers
+from tests.wire.spelled import PROTECTED, careless, spellings
 from tests.wire.talking import Told, talk, talk_all
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -136,6 +137,22 @@ async def test_what_comes_by_http_2_is_one_request_in_http_1(
     assert {case for case, status in statuses.items() if status == 200} == HTTP_2[name]
     assert not any(status >= 500 for status in statuses.values())
     assert server.strict.breaches == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_no_spelling_of_a_protected_path_gets_through_without_a_key(
+    name: str, started: Mapping[str, Server]
+) -> None:
+    server, tried = started[name], sorted(set(spellings()))
+    lines = [b"GET " + target.encode("latin-1") + b" HTTP/1.1" for target in tried]
+    told = await talk_all(server.port, [[hosted(b" gw.test", line=line)] for line in lines])
+    for pattern in PROTECTED.values():
+        assert [target for target in server.strict.targets if pattern.fullmatch(careless(target))] == []
+    assert server.strict.breaches == []
+    statuses = dict(zip(tried, (each.statuses for each in told), strict=True))
+    assert statuses["/admin"] == statuses["/secret"] == [401]
+    keyed = hosted(b" gw.test\r\nX-Api-Key: k-1", line=b"GET /secret HTTP/1.1")
+    assert (await talk(server.port, keyed)).statuses == [200]
 
 
 LARGE = {
