@@ -10,6 +10,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from asgi_gateway.asgi import ASGIApp
 from asgi_gateway.config import Limits
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.server.protocol import protocol
@@ -169,8 +170,9 @@ class Serving:
 
 
 @asynccontextmanager
-async def served(gateway: Gateway) -> AsyncIterator[Serving]:
-    config = Config(gateway, lifespan="off", ws=GatewayWebSocket, interface="asgi3", log_config=None)
+async def served(gateway: Gateway, app: ASGIApp | None = None) -> AsyncIterator[Serving]:
+    """Serve a gateway, or the app that it is mounted in."""
+    config = Config(app or gateway, lifespan="off", ws=GatewayWebSocket, interface="asgi3", log_config=None)
     config.proxy_headers = False
     state, kind, loop = ServerState(), protocol(Limits()), asyncio.get_running_loop()
     state.default_headers = [(b"date", b"Tue, 01 Sep 2026 10:00:00 GMT")]

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
 from asgi_gateway.component import Build, Component
@@ -37,6 +39,7 @@ async def gateway(
     upstream: Behind,
     paths: dict[str, str],
     plugins: Iterable[object] = (),
+    mount: str = "",
     **more: Any,
 ) -> tuple[Serving, dict[str, Strict]]:
     strict = {name: Strict() for name in PROTECTED}
@@ -47,7 +50,9 @@ async def gateway(
         "routes": ROUTES,
         **more,
     }
-    return await stack.enter_async_context(served(Gateway.parse(document, plugins=plugins))), strict
+    inner = Gateway.parse(document, plugins=plugins)
+    app = Starlette(routes=[Mount(mount, inner)]) if mount else None
+    return await stack.enter_async_context(served(inner, app)), strict
 
 
 class Spelled:
@@ -69,21 +74,35 @@ class Spelled:
 
 
 @pytest.mark.parametrize("paths", POLICIES)
+@pytest.mark.parametrize("mount", ["", "/api", "/a%20b"])
 async def test_no_spelling_of_a_protected_path_gets_through_without_a_key(
-    paths: dict[str, str], upstream: Behind, stack: AsyncExitStack
+    mount: str, paths: dict[str, str], upstream: Behind, stack: AsyncExitStack
 ) -> None:
-    serving, upstreams = await gateway(stack, upstream, paths)
+    serving, upstreams = await gateway(stack, upstream, paths, mount=unquote(mount))
     spelled, tried = Spelled(serving), sorted(set(spellings()))
     assert len(tried) > 600
-    statuses = {target: await spelled.ask(target.encode("latin-1")) for target in tried}
+    written = {target: target if "://" in target else mount + target for target in tried}
+    if mount:
+        # The place itself in other spellings, and ways into it and out of it.
+        for front in (
+            "/%61pi",
+            "/a%20%62",
+            "/api%2f",
+            "/x/.." + mount,
+            mount + "/x/..",
+            mount + "/.." + mount,
+        ):
+            written |= {front + target: front + target for target in tried if target.startswith("/")}
+    statuses = {target: await spelled.ask(text.encode("latin-1")) for target, text in written.items()}
     for name, strict in upstreams.items():
         assert [target for target in strict.targets if PROTECTED[name].fullmatch(careless(target))] == []
         assert strict.breaches == []
-    assert set(statuses.values()) == {200, 400, 401}
+    assert set(statuses.values()) <= {200, 400, 401, 404}
     plain = ("/admin", "/admin/x", "/secret", "/users/7/keys", "/shop/admin/x", "/old/admin/x", "/%61dmin/x")
     assert {statuses.get(target) for target in plain} == {401}
     for target in plain:
-        assert await spelled.ask(target.encode(), b"X-Api-Key: k-1") == 200
+        assert await spelled.ask((mount + target).encode(), b"X-Api-Key: k-1") == 200
+    assert b"/secret" in upstreams["plain"].targets
     assert b"/v2/admin/x" in upstreams["old"].targets
     assert upstreams["shop"].targets[-1] == b"/admin/x"
 
