@@ -18,6 +18,13 @@ HOST = re.compile(
     rb"(?:([A-Za-z0-9._~-]+)|(\[[0-9A-Fa-f:.]+\]))(?::[0-9]{0,5})?"
 )  # RFC 9110 7.2, without encodings
 
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 5.6.2
+METHOD = re.compile(TOKEN)
+NAMES = re.compile(rf"(?:{TOKEN}\n)*".encode())
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+NO_QUERY = re.compile(rb"[\x00-\x20\x7f-\xff]")
+OLD = ("1.0", "1")  # Granian says 1
+VERSIONS = frozenset({*OLD, "1.1", "2", "3"})
 FRAMED = frozenset({b"host", b"content-length", b"expect"})
 CHUNKED = b"chunked"
 
@@ -74,6 +81,8 @@ class Door:
                 kept.append(pair)
         if len(kept) + len(found) > self._max_headers or size > self._max_header_bytes:
             raise Refused(431, "headers_too_large", "The header fields are too many or too large.")
+        if exchange.foreign or scope["type"] != "http":
+            look_closer(scope)
         return self._weigh(scope, exchange, kept, found)
 
     def _weigh(
@@ -94,9 +103,11 @@ class Door:
             elif name in FORWARDING:
                 forwarded.append(pair)
         version = scope.get("http_version", "1.1")
+        if version not in VERSIONS:
+            raise Refused(505, "http_version", "This gateway speaks HTTP/1.0 to HTTP/3.", CLOSE)
         if codings or lengths:
             self._frame(exchange, lengths, codings, version)
-        elif version not in ("1.1", "1.0"):
+        elif version != "1.1" and version not in OLD:
             exchange.has_body = scope["type"] == "http"
         self._address(exchange, hosts, version)
         self._trust(scope, exchange, forwarded)
@@ -106,7 +117,7 @@ class Door:
 
     def _frame(self, exchange: Exchange, lengths: list[bytes], codings: list[bytes], version: str) -> None:
         """RFC 9112 6.1 to 6.3: one length, or exactly `chunked`, never both."""
-        if codings and (lengths or len(codings) > 1 or codings[0].lower() != CHUNKED or version == "1.0"):
+        if codings and (lengths or len(codings) > 1 or codings[0].lower() != CHUNKED or version in OLD):
             raise Refused(
                 400, "bad_framing", "Transfer-Encoding is not exactly `chunked`, or not alone.", CLOSE
             )
@@ -175,6 +186,9 @@ class Door:
         table, host, path = self._live.table, exchange.host, exchange.path
         kind = inner["type"]
         method = inner["method"] if kind == "http" else "GET"
+        if method == "CONNECT":
+            # Whoever answers it with 2xx speaks no HTTP on that connection any more (RFC 9110 9.3.6).
+            raise Refused(400, "bad_method", "This gateway makes no tunnels.", CLOSE)
         found = table.match(method, host, path, inner)
         if found is None:
             found = self._preflight(method, inner, exchange)
@@ -204,3 +218,16 @@ class Door:
             return None
         found = self._live.table.match(asked.decode("latin-1"), exchange.host, exchange.path, inner)
         return found if found is not None and found[0].payload.answers_preflight else None
+
+
+def look_closer(scope: Scope) -> None:
+    """Refuse what our own server lets nobody say, and others do: it would break out of its place upstream."""
+    headers: list[Header] = scope["headers"]
+    if not NAMES.fullmatch(b"".join([name + b"\n" for name, _ in headers])):
+        raise Refused(400, "bad_header", "A header field has no proper name.", CLOSE)
+    if CONTROL.search(b"".join([value for _, value in headers])):
+        raise Refused(400, "bad_header", "A header field holds a control character.", CLOSE)
+    if NO_QUERY.search(scope["query_string"]):
+        raise Refused(400, "bad_query", "The query holds what has to be percent-encoded.", CLOSE)
+    if not METHOD.fullmatch(scope.get("method", "GET")):
+        raise Refused(400, "bad_method", "The method is no token.", CLOSE)

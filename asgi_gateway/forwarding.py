@@ -104,18 +104,19 @@ def x_forwarded(exchange: Exchange, host: bytes) -> list[Header]:
     client = exchange.scope.get("client")
     peer = client[0].encode() if client else b""
     if not exchange.forwarded:
-        return [
+        fields = [
             (b"x-forwarded-for", peer or b"unknown"),
             (b"x-forwarded-proto", exchange.scheme.encode()),
             (b"x-forwarded-host", host),
         ]
+        return fields if host else fields[:2]
     hops = [value for name, value in exchange.forwarded if name == b"x-forwarded-for"]
     kept = [pair for pair in exchange.forwarded if pair[0] != b"x-forwarded-for" and pair[0] != b"forwarded"]
     kept.insert(0, (b"x-forwarded-for", b", ".join([*hops, peer] if peer else hops) or b"unknown"))
     names = [name for name, _ in kept]
     if b"x-forwarded-proto" not in names:
         kept.append((b"x-forwarded-proto", exchange.scheme.encode()))
-    if b"x-forwarded-host" not in names:
+    if host and b"x-forwarded-host" not in names:
         kept.append((b"x-forwarded-host", host))
     return kept
 
@@ -124,7 +125,9 @@ def rfc7239(exchange: Exchange, host: bytes) -> list[Header]:
     client = exchange.scope.get("client")
     peer = client[0].encode() if client else b"unknown"
     peer = b'"[%b]"' % peer if b":" in peer else peer
-    element = b'for=%b;proto=%b;host="%b"' % (peer, exchange.scheme.encode(), host)
+    element = b"for=%b;proto=%b" % (peer, exchange.scheme.encode())
+    if host:
+        element += b';host="%b"' % host
     before = header(exchange.forwarded, b"forwarded")
     return [(b"forwarded", b"%b, %b" % (before, element) if before else element)]
 

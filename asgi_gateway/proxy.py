@@ -95,8 +95,11 @@ def heads(host: str, forwarded: Style) -> Callable[[Scope, Exchange, Target], by
         if query := scope["query_string"]:
             path = b"%b?%b" % (path, query)
         headers = scope["headers"]
-        if host != "preserve":
-            name = literal or target.authority
+        name = literal or target.authority
+        if not exchange.authority:
+            # HTTP/1.0 may leave it out; what goes upstream is HTTP/1.1.
+            headers = [(b"host", name), *headers]
+        elif host != "preserve":
             headers = [pair if pair[0] != b"host" else (b"host", name) for pair in headers]
         lines = [b"%b %b HTTP/1.1" % (scope["method"].encode(), path)]
         lines += [b"%b: %b" % pair for pair in headers]

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from fastapi import FastAPI, Request
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from asgi_gateway.asgi import Receive, Scope, Send, answer
+from asgi_gateway.asgi import Message, Receive, Scope, Send, answer
 from asgi_gateway.gateway import Gateway
 
 SEEN = "tests.test_mount:seen"
@@ -114,3 +115,51 @@ async def test_an_ambiguous_path_is_refused_below_a_mount(path: str) -> None:
     async with client(fastapi()) as caller:
         answered = await caller.get(path)
     assert answered.status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({}, 200),
+        ({"headers": [(b"x", b"a\tb\xe9")], "query_string": b"a=%20", "method": "M-SEARCH"}, 200),
+        ({"http_version": "1"}, 200),
+        ({"http_version": "0.9"}, 505),
+        ({"http_version": "2.0"}, 505),
+        ({"method": "CONNECT"}, 400),
+        ({"method": "GET /admin"}, 400),
+        ({"method": "GET\r\n"}, 400),
+        ({"method": ""}, 400),
+        ({"query_string": b"a HTTP/1.1"}, 400),
+        ({"query_string": b"a\r\nX: b"}, 400),
+        ({"query_string": b"a\xe9"}, 400),
+        ({"headers": [(b"x", b"a\x08b")]}, 400),
+        ({"headers": [(b"x", b"a\x7fb")]}, 400),
+        ({"headers": [(b"x", b"a\r\nb: c")]}, 400),
+        ({"headers": [(b"x y", b"a")]}, 400),
+        ({"headers": [(b"x: y", b"a")]}, 400),
+        ({"headers": [(b"x\n", b"a")]}, 400),
+        ({"headers": [(b"", b"a")]}, 400),
+    ],
+    ids=repr,
+)
+async def test_what_another_server_lets_in_is_refused(said: dict[str, Any], status: int) -> None:
+    sent: list[Message] = []
+    scope: Scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/shop/x",
+        "raw_path": b"/shop/x",
+        "query_string": b"",
+        **said,
+        "headers": [(b"host", b"a.test"), *said.get("headers", ())],
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await gateway()(scope, receive, send)
+    assert sent[0]["status"] == status

@@ -19,7 +19,7 @@ from .sweeping import Patience, Sweeper
 PIPELINE = 128
 """Requests that may wait behind another one on their connection."""
 SHUTDOWN = 1.0
-"""Seconds in which the rest of a head has to come while the server shuts down."""
+"""Seconds in which a request that is on its way has to come while the server shuts down."""
 NO_BOUND = sys.maxsize
 RESET = struct.pack("ii", 1, 0)
 
@@ -40,6 +40,8 @@ class GatewayProtocol(Reader):
         """Why nothing more is read; said when the answers before it are out."""
         self.served = 0
         """Requests that were answered."""
+        self.surprising = False
+        """Whether only the answer tells the caller that it is the last: it may have sent more already."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -94,13 +96,12 @@ class GatewayProtocol(Reader):
             self.waiting[-1].keep_alive = False
         elif self.current is not None:
             self.current.keep_alive = False
-        elif self.in_head() or unread(self.transport):
-            self.loop.call_later(SHUTDOWN, self.late)
         else:
-            self.transport.close()
+            # The next request may be on its way already: it is answered, and told that it is the last.
+            self.loop.call_later(SHUTDOWN, self.late)
 
     def late(self) -> None:
-        """The rest of a head did not come."""
+        """No request came any more."""
         if self.current is None:
             self.transport.close()
 
@@ -185,9 +186,10 @@ class GatewayProtocol(Reader):
 
     def close(self) -> None:
         """Close after what was written; softly if the caller still sends, so that it reads the answer."""
+        more = self.waiting or self.in_head() or (self.reading is not None and self.reading.more_body)
         self.waiting.clear()
         self.sweeper.discard(self)
-        if self.refusal is not None or (self.reading is not None and self.reading.more_body):
+        if self.refusal is not None or self.surprising or more or unread(self.transport):
             self.transport.set_protocol(Lingering(self.transport, self.connection_lost))
         else:
             self.transport.close()

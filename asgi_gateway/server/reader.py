@@ -46,15 +46,19 @@ class Reader(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
+        rest: bytes | None = None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            self.refuse(Refused.of(error))
+        # Not while the exception is handled: it would hide why the rest is refused.
+        if rest is not None:
             if self._should_upgrade():
                 self.switch()
             else:
-                self.resume(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            self.refuse(Refused.of(error))
+                self.resume(rest)
         if self.progressed:
             self.progressed = False
             self.received = len(data)
@@ -86,6 +90,8 @@ class Reader(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
+        if value[-1:] <= b" ":  # the parser leaves it there: RFC 9112 5.1
+            value = value.rstrip(b" \t")
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))

@@ -15,6 +15,7 @@ HEAD_BYTES = 64 * 1024
 """The largest head of an answer."""
 
 NO_BODY = frozenset({204, 304})
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Http1Answer:
@@ -248,10 +249,14 @@ class Connection(asyncio.Protocol):
                 self._finish()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if value[-1:] <= b" ":  # the parser leaves it there: RFC 9112 5.1
+            value = value.rstrip(b" \t")
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
+        status, version = self._parser.get_status_code(), self._parser.get_http_version()
+        if status < 100 or version not in ("1.1", "1.0"):
+            raise ValueError(f"HTTP/{version} {status} is not spoken here")
         if status < 200:
             self._interim = True
             return
@@ -260,6 +265,9 @@ class Connection(asyncio.Protocol):
             # A second answer behind the first: answered without being asked.
             self._keep_alive = False
             return
+        framing = [pair for pair in self._headers if pair[0] in FRAMING]
+        if framing and not has_one_meaning(framing, version):
+            raise ValueError("its framing has more than one meaning")
         answer.status = status
         answer.headers, self._headers = self._headers, []
         self._keep_alive = self._parser.should_keep_alive()
@@ -267,11 +275,7 @@ class Connection(asyncio.Protocol):
         if self._method == "HEAD":
             answer.complete = True
         elif status not in NO_BODY:
-            self._close_delimited = not any(
-                name == b"content-length"
-                or (name == b"transfer-encoding" and value.lower().endswith(b"chunked"))
-                for name, value in answer.headers
-            )
+            self._close_delimited = not framing
 
     def on_body(self, body: bytes) -> None:
         answer = self.answer
@@ -386,6 +390,12 @@ def body_of(message: Message) -> bytes:
         raise CallerLeft
     body: bytes = message.get("body", b"")
     return body
+
+
+def has_one_meaning(framing: list[Header], version: str) -> bool:
+    """One length, or exactly `chunked`, which only HTTP/1.1 has (RFC 9112 6.1 to 6.3)."""
+    (name, value), *more = framing
+    return not more and (name == b"content-length" or (value.lower() == b"chunked" and version == "1.1"))
 
 
 def chunk(body: bytes) -> bytes:

@@ -36,6 +36,17 @@ async def test_order_and_duplicates_of_headers_are_kept_both_ways(upstream: Behi
     assert answer.body == b"xx"
 
 
+async def test_blanks_around_a_value_are_not_part_of_it(upstream: Behind, front: Front) -> None:
+    up = await upstream(answering(b"HTTP/1.1 200 OK\r\nX: \t a b\t \r\nContent-Length: 2 \t\r\n\r\nok"))
+    caller = await (await front(up, forwarded="none")).caller()
+    caller.writer.write(
+        b"POST / HTTP/1.1\r\nHost: gw.test \r\nX:\t a b \t\r\nE: \r\nContent-Length:0\t\r\n\r\n"
+    )
+    answer = await caller.answer()
+    assert (answer.all(b"x"), answer.body) == ([b"a b"], b"ok")
+    assert fields(up.heads[0]) == [b"host: gw.test", b"x: a b", b"e: ", b"content-length: 0"]
+
+
 async def test_hop_by_hop_headers_and_those_that_connection_names_are_dropped(
     upstream: Behind, front: Front
 ) -> None:
@@ -83,6 +94,20 @@ async def test_the_host_sent_is_as_configured(
     caller = await (await front(up, host=host)).caller()
     await caller.ask()
     assert (sent or f"host: 127.0.0.1:{up.port}".encode()) in fields(up.heads[0])
+
+
+@pytest.mark.parametrize("host", ["preserve", "target", "api.example.com"])
+async def test_a_request_without_host_gets_one_on_its_way(host: str, upstream: Behind, front: Front) -> None:
+    up = await upstream()
+    caller = await (await front(up, host=host, forwarded="both")).caller()
+    caller.writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    assert (await caller.answer()).status == 200
+    assert fields(up.heads[0]) == [
+        b"host: " + (host.encode() if "." in host else b"127.0.0.1:%d" % up.port),
+        b"forwarded: for=127.0.0.1;proto=http",
+        b"x-forwarded-for: 127.0.0.1",
+        b"x-forwarded-proto: http",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -231,6 +256,22 @@ async def test_a_caller_who_leaves_cancels_the_upstream(moment: str, upstream: B
         (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", 502, "protocol_error"),
         (b"HTTP/1.1 101 Up\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", 502, "protocol_error"),
         (b"HTTP/1.1 200 OK\r\nX-Big: " + b"x" * 100_000, 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (
+            b"HTTP/1.1 200 OK\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n0\r\n\r\n",
+            502,
+            "protocol_error",
+        ),
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", 502, "protocol_error"),
+        (b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
+        (b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n", 502, "protocol_error"),
     ],
 )
 async def test_an_upstream_that_answers_no_http_is_a_502(
@@ -362,6 +403,14 @@ async def test_unknown_routes_and_methods_are_told_apart(upstream: Behind, front
     assert (await caller.ask("/b")).status == 404
     answer = await caller.ask("/a", method="DELETE")
     assert (answer.status, answer.all(b"allow")) == (405, [b"GET, PUT"])
+    assert not up.heads
+
+
+async def test_no_tunnel_is_made_also_where_the_target_is_a_path(upstream: Behind, front: Front) -> None:
+    up = await upstream()
+    caller = await (await front(up)).caller()
+    answer = await caller.ask("/", method="CONNECT")
+    assert (answer.status, answer.all(b"connection")) == (400, [b"close"])
     assert not up.heads
 
 

@@ -279,6 +279,29 @@ async def test_an_early_last_answer_is_not_lost_to_a_reset(serve: Serve) -> None
         assert await caller.end() == b""
 
 
+async def test_a_last_answer_is_not_lost_to_requests_behind_it(serve: Serve) -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def last(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await gate.wait()
+        headers = [(b"content-length", b"2"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async with serve(last) as server:
+        late, early = await server.caller(), await server.caller()
+        for caller in (late, early):
+            caller.get()
+        await begun.wait()
+        early.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        gate.set()
+        for caller in (late, early):
+            assert (await caller.answer()).status == 400
+            caller.get()
+            assert await caller.end() == b""
+
+
 async def test_trailers_never_become_headers(serve: Serve) -> None:
     app = Echo()
     async with serve(app) as server:
@@ -341,36 +364,24 @@ async def test_a_body_that_comes_after_the_head_of_an_unspoken_upgrade_is_its_bo
     assert len(app.scopes) == 1
 
 
+@pytest.mark.parametrize("between", [b"", b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"])
+async def test_what_is_no_request_behind_an_unspoken_upgrade_gets_400(
+    serve: Serve, between: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(Echo()) as server:
+        caller = await server.caller()
+        caller.say(b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n")
+        caller.say(between + b"GET #a HTTP/1.1\r\nHost: a\r\n\r\n")
+        for _ in range(2 if between else 1):
+            assert (await caller.answer()).status == 200
+        assert is_refusal(await caller.answer(), 400, "bad_request")
+    assert not caplog.records
+
+
 async def test_an_idle_connection_is_closed_after_keep_alive(serve: Serve) -> None:
     async with serve(Echo(), keep_alive=0.05) as server:
         caller = await server.caller()
         caller.get()
-        assert (await caller.answer()).status == 200
-        assert await caller.end() == b""
-
-
-@pytest.mark.parametrize("begin", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n"], ids=["silent", "slow"])
-async def test_a_connection_that_never_sends_a_whole_head_is_closed_after_keep_alive(
-    serve: Serve, begin: bytes
-) -> None:
-    async with serve(Echo(), keep_alive=0.05) as server:
-        caller = await server.caller()
-        caller.say(begin)
-        assert await caller.end() == b""
-
-
-async def test_a_busy_connection_is_not_closed_by_keep_alive(serve: Serve) -> None:
-    app = Echo()
-    async with serve(app, keep_alive=0.01) as server:
-        caller = await server.caller()
-        caller.get()
-        await caller.answer()
-        app.gate.clear()
-        caller.get()
-        (connection,) = server.state.connections
-        while connection.timer is not None:
-            await asyncio.sleep(0.001)
-        app.gate.set()
         assert (await caller.answer()).status == 200
         assert await caller.end() == b""
 
@@ -386,8 +397,23 @@ async def test_at_shutdown_a_request_that_has_begun_to_arrive_is_answered(serve:
             await asyncio.sleep(0)
         for connection in list(server.state.connections):
             connection.shutdown()
-        assert await idle.end() == b""
         caller.say(b"st: a\r\n\r\n")
-        answer = await caller.answer()
-        assert (answer.status, answer[b"connection"]) == (200, [b"close"])
+        idle.get()  # it was on its way
+        for other in (caller, idle):
+            answer = await other.answer()
+            assert (answer.status, answer[b"connection"]) == (200, [b"close"])
+            assert await other.end() == b""
+
+
+async def test_at_shutdown_an_idle_connection_is_closed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_gateway.server.protocol.SHUTDOWN", 0.01)
+    async with serve(Echo()) as server:
+        caller, silent = await server.caller(), await server.caller()
+        caller.get()
+        await caller.answer()
+        for connection in list(server.state.connections):
+            connection.shutdown()
         assert await caller.end() == b""
+        assert await silent.end() == b""

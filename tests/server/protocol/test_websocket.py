@@ -52,6 +52,25 @@ async def test_a_connection_that_served_requests_may_become_a_websocket(serve: S
         assert (opened.status, opened[b"date"]) == (101, [DATE[1]])
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        (b"Content-Length: 5",),
+        (b"Transfer-Encoding: chunked",),
+        (b"X: " + b"a" * 9000,),
+        (b"X: a",) * 150,
+    ],
+    ids=["length", "chunked", "large", "many"],
+)
+async def test_a_handshake_that_is_not_understood_is_refused(serve: Serve, more: tuple[bytes, ...]) -> None:
+    async with serve(app) as server:
+        caller = await server.caller()
+        caller.get(b"/", *HANDSHAKE, *more)
+        refused = await caller.answer()
+        assert (refused.status, refused[b"connection"]) == (400, [b"close"])
+        assert await caller.end() == b""
+
+
 async def test_a_websocket_cannot_begin_behind_a_request_that_is_not_answered(serve: Serve) -> None:
     async with serve(app) as server:
         caller = await server.caller()
