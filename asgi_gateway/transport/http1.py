@@ -248,7 +248,10 @@ class Connection(asyncio.Protocol):
                 self._finish()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        # The parser leaves spaces behind a value, which are no part of it (RFC 9112 5.1). But a tab behind
+        # `chunked` is another coding to it.
+        self._headers.append((name, value.rstrip(b" " if name == b"transfer-encoding" else b" \t")))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
