@@ -228,7 +228,13 @@ class Connection(asyncio.Protocol):
             return
         except httptools.HttpParserError as error:
             self._fail(
-                UpstreamError("protocol_error", "body" if self._head else "head", str(error), sent=True)
+                UpstreamError(
+                    "protocol_error",
+                    "body" if self._head else "head",
+                    # Of what our own callbacks raise, the parser says only that they did.
+                    str(error.__context__ or error),
+                    sent=True,
+                )
             )
             return
         if not self._head and self._head_bytes > HEAD_BYTES:
@@ -247,6 +253,11 @@ class Connection(asyncio.Protocol):
             if answer.complete and self._uploading is None:
                 self._finish()
 
+    def on_message_begin(self) -> None:
+        if self.answer is None or self.answer.complete:
+            # A second answer behind the first, or a part of one: it would become part of the next.
+            self._keep_alive = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         # The parser leaves spaces behind a value, which are no part of it (RFC 9112 5.1). But a tab behind
@@ -255,14 +266,21 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if status < 100:
+            raise ValueError(f"{status} is not a status")
         if status < 200:
             self._interim = True
             return
         answer = self.answer
         if answer is None or answer.complete:
-            # A second answer behind the first: answered without being asked.
-            self._keep_alive = False
             return
+        # What came with the end of the head may be body: only then the fields are counted.
+        if self._head_bytes > HEAD_BYTES < sum(len(name) + len(value) + 4 for name, value in self._headers):
+            raise ValueError(f"its head is larger than {HEAD_BYTES} bytes")
+        codings = [value.lower() for name, value in self._headers if name == b"transfer-encoding"]
+        if codings and codings != [b"chunked"]:
+            # Nobody further on is told of a coding: the field stays with the connection.
+            raise ValueError("its Transfer-Encoding is not exactly chunked")
         answer.status = status
         answer.headers, self._headers = self._headers, []
         self._keep_alive = self._parser.should_keep_alive()
@@ -270,10 +288,8 @@ class Connection(asyncio.Protocol):
         if self._method == "HEAD":
             answer.complete = True
         elif status not in NO_BODY:
-            self._close_delimited = not any(
-                name == b"content-length"
-                or (name == b"transfer-encoding" and value.lower().endswith(b"chunked"))
-                for name, value in answer.headers
+            self._close_delimited = not codings and not any(
+                name == b"content-length" for name, _ in answer.headers
             )
 
     def on_body(self, body: bytes) -> None:
@@ -285,12 +301,12 @@ class Connection(asyncio.Protocol):
         self._buffered += len(body)
 
     def on_message_complete(self) -> None:
+        answer, fields, self._headers = self.answer, self._headers, []
         if self._interim:
             self._interim = False
-            self._headers = []
-        elif self.answer is not None:
-            self.answer.complete = True
-            self.answer.trailers = self._headers
+        elif answer is not None and not answer.complete:
+            answer.complete = True
+            answer.trailers = fields
 
     def taken(self) -> None:
         self._buffered = 0
@@ -341,8 +357,13 @@ class Connection(asyncio.Protocol):
         answer.wake()
 
     def _fail(self, error: UpstreamError) -> None:
-        if self.answer is not None:
-            self.answer.fail(error)
+        answer = self.answer
+        if answer is not None:
+            # What comes behind a complete answer is no fault of that answer.
+            if answer.complete:
+                answer.wake()
+            else:
+                answer.fail(error)
         self.abort()
 
     def abort(self) -> None:

@@ -1,4 +1,4 @@
-"""Valid parts of HTTP/1 messages: fields as they are written and as they are meant, bodies in all framings."""
+"""Valid parts of HTTP/1 messages: fields as they are written and as they are meant, bodies in any framing."""
 
 import itertools
 import string
