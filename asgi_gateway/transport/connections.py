@@ -67,11 +67,17 @@ class Http1(Owner):
             # Connections belong to a loop: those of one that is gone are of no use.
             self._forget()
             self._loop = loop
+        # Before a connection is taken: a slow caller holds none, and nothing happens to one until it is used.
+        first = await receive() if receive is not None else None
         while True:
             connection = self._take() or await self._acquire(call)
+            if is_over(connection):
+                # Lost in the moment in which it was passed on.
+                connection.abort()
+                continue
             fresh = connection.used == 0
             try:
-                return await connection.request(method, head, receive, call)
+                return await connection.request(method, head, first, receive, call)
             except UpstreamError as error:
                 # The target closed an idle connection just when the request went out (RFC 9112 9.3.1).
                 stale = not fresh and error.reason == "reset" and error.phase == "head"
@@ -83,7 +89,7 @@ class Http1(Owner):
     def _take(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed and not connection.transport.is_closing():
+            if not is_over(connection):
                 return connection
             connection.abort()
         return None
@@ -177,6 +183,9 @@ class Http1(Owner):
         except OSError as error:
             raise UpstreamError("connect_failed", "connect", f"{self.origin}: {sentence(error)}") from error
         else:
+            if is_over(connection):
+                connection.abort()
+                raise UpstreamError("connect_failed", "connect", f"{self.origin}: closed at once")
             self._all.add(connection)
             return connection
         finally:
@@ -205,10 +214,21 @@ class Http1(Owner):
     async def aclose(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._loop is asyncio.get_running_loop():
-            for connection in list(self._all):
-                connection.abort()
-        self._forget()
+            self._sweeper = None
+        if self._loop is not asyncio.get_running_loop():
+            self._forget()
+            return
+        # Who is connecting goes on, and counts until then.
+        waiting, self._waiting = self._waiting, deque()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_exception(UpstreamError("no_target", "pool", f"{self.origin} is closed"))
+        for connection in list(self._all):
+            connection.abort()
+
+
+def is_over(connection: Connection) -> bool:
+    return connection.closed or connection.transport.is_closing()
 
 
 async def interruptible(coroutine: Coroutine[Any, Any, T], call: Call, drop: Callable[[T], None]) -> T:

@@ -125,19 +125,24 @@ class Connection(asyncio.Protocol):
 
     # Sending a request
 
-    async def request(self, method: str, head: bytes, receive: Receive | None, call: Call) -> Http1Answer:
-        """Send a request and wait for the head of its answer. The caller closes the answer in any case."""
+    async def request(
+        self, method: str, head: bytes, first: Message | None, receive: Receive | None, call: Call
+    ) -> Http1Answer:
+        """Send a request and wait for the head of its answer. The caller closes the answer in any case.
+
+        `first` is what `receive` gave already.
+        """
         self._reset()
         self._method = method
         self.used += 1
         self.call = call
         answer = self.answer = Http1Answer(self)
         try:
-            if receive is None:
+            if first is None or receive is None:
                 call.body_read = True
                 self.transport.write(head)
             else:
-                await self._upload(head, receive, call)
+                self._upload(head, first, receive, call)
             # Not `self._head`: a complete answer frees the connection, which may serve somebody else already.
             while not answer.status:
                 if answer.failure is not None:
@@ -160,11 +165,10 @@ class Connection(asyncio.Protocol):
         finally:
             answer.waiter = call.waiter = None
 
-    async def _upload(self, head: bytes, receive: Receive, call: Call) -> None:
+    def _upload(self, head: bytes, message: Message, receive: Receive, call: Call) -> None:
         """Send head and body: at once if the body is there already, else from a task beside the waiting for
         an answer.
         """
-        message = await receive()
         body = body_of(message)
         framing = framing_of(head)
         if not message.get("more_body", False):
@@ -348,11 +352,9 @@ class Connection(asyncio.Protocol):
             return
         if self._close_delimited and exc is None:
             answer.complete = True
-        if not answer.complete:
+        if exc is not None and not answer.complete:
             phase: Any = "body" if self._head else "head"
-            answer.fail(
-                UpstreamError("reset", phase, str(exc) if exc else "the connection was closed", sent=True)
-            )
+            answer.fail(UpstreamError("reset", phase, str(exc), sent=True))
         self._let_go()
         answer.wake()
 
@@ -378,6 +380,10 @@ class Connection(asyncio.Protocol):
         answer, self.answer, self.call = self.answer, None, None
         if answer is not None:
             answer.connection = None
+            if not answer.complete:
+                # Whoever waits for it, when somebody else closes the connection, is told.
+                phase: Any = "body" if self._head else "head"
+                answer.fail(UpstreamError("reset", phase, "the connection was closed", sent=True))
         if self._uploading is not None:
             self._uploading.cancel()
             self._uploading = None

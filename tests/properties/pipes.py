@@ -39,6 +39,7 @@ class Pipe(asyncio.Transport):
         self.paused = False
         self.closing = False
         self.closed = False
+        self.clogged = False
         protocol.connection_made(self)
 
     # What the protocol says
@@ -85,6 +86,14 @@ class Pipe(asyncio.Transport):
         """A FIN."""
         if not self.closing and not self._protocol.eof_received():
             self.close()
+
+    def clog(self, clogged: bool) -> None:
+        """Stop or go on taking what the protocol writes."""
+        self.clogged = clogged
+        if clogged:
+            self._protocol.pause_writing()
+        else:
+            self._protocol.resume_writing()
 
     def reset(self) -> None:
         self._end(ConnectionResetError("Connection reset by peer"))
