@@ -4,21 +4,22 @@ import asyncio
 
 from .asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send, answer, problem
 from .clock import Clock
+from .config import TimeoutConfig
 from .errors import Aborted, UpstreamError
 from .exchange import CALL, EXCHANGE, Call, Exchange
 from .ticker import Ticker
 
 
-def boundary(app: ASGIApp, name: str, total: float, ticker: Ticker, clock: Clock) -> ASGIApp:
-    """Make a Call of what goes in, and a response of what goes wrong. `total`: seconds for the whole call."""
-    monotonic = clock.monotonic
+def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, clock: Clock) -> ASGIApp:
+    """Make a Call of what goes in, and a response of what goes wrong."""
+    total, monotonic = timeouts.total, clock.monotonic
     current_task, get_running_loop = asyncio.current_task, asyncio.get_running_loop
 
     async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope[EXCHANGE]
         now = monotonic()
         task = current_task()
-        call = Call(name, send, now, min(now + total, exchange.deadline), task)
+        call = Call(name, send, now, min(now + total, exchange.deadline), task, timeouts)
         if exchange.foreign:
             call.receive = receive
         exchange.calls.append(call)
@@ -70,11 +71,15 @@ DETAILS = {
     "tls_failed": "No secure connection to the upstream could be made.",
     "reset": "The upstream closed the connection before it had answered.",
     "protocol_error": "The answer of the upstream is not valid HTTP.",
-    "idle_timeout": "The upstream took too long to answer.",
+    "tls_timeout": "The upstream took too long to agree on a secure connection.",
+    "write_timeout": "The upstream took too long to read the request.",
+    "head_timeout": "The upstream took too long to answer.",
+    "idle_timeout": "The upstream took too long to go on with its answer.",
     "total_timeout": "The time for this request is over.",
     "no_target": "The upstream has no target that could be asked.",
     "pool_full": "Too many requests wait for this upstream.",
     "pool_timeout": "No connection to the upstream became free in time.",
+    "exhausted": "This gateway has no room for more connections.",
     "raised": "The upstream failed.",
     "incomplete": "The upstream did not finish its answer.",
 }

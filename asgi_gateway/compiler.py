@@ -142,7 +142,7 @@ class Compiler:
         owner = f"upstream {name}"
         opened = self._opened[name] = open_upstream(name, options, self)
         app = self.fold(options.components, opened.app, owner)
-        return boundary(app, name, options.timeout.total, self.kernel.ticker, self.kernel.clock)
+        return boundary(app, name, options.timeout, self.kernel.ticker, self.kernel.clock)
 
     # Routes
 

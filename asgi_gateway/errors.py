@@ -15,23 +15,30 @@ Reason = Literal[
     "connect_failed",  # refused, unreachable, name not found
     "connect_timeout",
     "tls_failed",
+    "tls_timeout",
+    "write_timeout",  # it takes no more of the request
+    "head_timeout",  # its answer does not begin
     "reset",  # the connection ended in the middle
     "protocol_error",  # what came back is not HTTP
-    "idle_timeout",  # nothing came for too long
+    "idle_timeout",  # its answer does not go on
     "total_timeout",  # the deadline of the call passed
     "no_target",  # no target is there to be asked
     "pool_full",  # too many callers wait for a connection already
     "pool_timeout",  # waited too long for a connection
+    "exhausted",  # no more files can be opened here
     "raised",  # an ASGI application in this process raised
     "incomplete",  # an ASGI application returned before it had answered
 ]
 
-Phase = Literal["pool", "connect", "write", "head", "body"]
+Phase = Literal["pool", "connect", "tls", "write", "head", "body"]
 
 STATUS_OF_REASON: dict[Reason, int] = {
     "connect_failed": 502,
     "connect_timeout": 504,
     "tls_failed": 502,
+    "tls_timeout": 504,
+    "write_timeout": 504,
+    "head_timeout": 504,
     "reset": 502,
     "protocol_error": 502,
     "idle_timeout": 504,
@@ -39,6 +46,7 @@ STATUS_OF_REASON: dict[Reason, int] = {
     "no_target": 503,
     "pool_full": 503,
     "pool_timeout": 503,
+    "exhausted": 503,
     "raised": 500,
     "incomplete": 500,
 }

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .asgi import Header, Message, Receive, Scope, Send
 from .component import Refusal
+from .config import TimeoutConfig
 from .consumers import Principal
+from .errors import Phase
 from .paths import decode
 
 if TYPE_CHECKING:
@@ -255,15 +257,24 @@ class Call:
         "status",
         "streaming",
         "task",
+        "timeouts",
         "upstream",
         "waiter",
         "watcher",
     )
 
     def __init__(
-        self, upstream: str, send: Send, began: float, deadline: float, task: "Task[Any] | None"
+        self,
+        upstream: str,
+        send: Send,
+        began: float,
+        deadline: float,
+        task: "Task[Any] | None",
+        timeouts: TimeoutConfig = TimeoutConfig(),  # noqa: B008  # it is frozen
     ) -> None:
         self.upstream = upstream
+        self.timeouts = timeouts
+        """How long each phase may take."""
         self._send = send
         self._judges: list[Judge] | None = None
         self.deadline = deadline
@@ -277,7 +288,7 @@ class Call:
         # What the ticker looks at: the future that the task waits for, until when, and in which phase.
         self.waiter: Future[Any] | None = None
         self.limit = float("inf")
-        self.phase: Literal["pool", "connect", "write", "head", "body"] = "pool"
+        self.phase: Phase = "pool"
         self.task = task
         self.expired = False
         """Whether the ticker cancelled the task because the deadline passed."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from .asgi import ASGIApp
 from .build import ChainBuild
-from .config import TargetConfig, Upstream
+from .config import HealthConfig, PoolConfig, TargetConfig, Upstream
 from .errors import ConfigError, Problem
 from .local import Local
 from .origin import Origin
@@ -14,7 +14,7 @@ from .transport import Transport
 from .transport.connections import Http1
 from .transport.tls import ClientContext
 from .upstream import Pool, Target
-from .upstream.health import Checker
+from .upstream.health import Checker, TcpChecker
 
 if TYPE_CHECKING:
     from .compiler import Compiler
@@ -61,18 +61,28 @@ class Opener:
             return self._local(declared.asgi)
         options = self._options
         origin = Origin.read(declared.url)
-        key = ("target", origin, options.pool, options.timeout, options.tls, options.transport)
+        timeouts = options.timeout if options.transport != "http1" else None
+        key = ("target", origin, options.pool, options.tls, options.transport, timeouts)
         target = self._keep(key, lambda: self._remote(origin), None, Target.aclose)
         if (health := options.health) is not None:
             host = origin.authority if options.host in ("preserve", "target") else options.host
-            kernel = self._kernel
             self._keep(
                 ("health", key, health, host),
-                lambda: Checker(target, health, host, kernel.ticker, kernel.clock, kernel.dice),
+                lambda: self._checker(target, origin, health, host),
                 Checker.run,
-                None,
+                Checker.aclose,
             )
         return target
+
+    def _checker(self, target: Target, origin: Origin, health: HealthConfig, host: str) -> Checker:
+        """Over a connection of its own: a busy target is not an ill one."""
+        alone = {"max_connections": 1, "max_waiting": 0, "keep_alive": 2 * health.interval}
+        pool = self._options.pool.model_copy(update=alone)
+        kernel = self._kernel
+        given = (health, host, kernel.ticker, kernel.clock, kernel.dice)
+        if health.kind == "tcp":
+            return TcpChecker(target, self._http1(origin, pool), *given)
+        return Checker(target, self._transport(origin, pool), *given)
 
     def _local(self, path: str) -> Target:
         return self._keep(("local target", path), lambda: Target(f"asgi:{path}", local=self._app(path)))
@@ -81,24 +91,29 @@ class Opener:
         return self._keep(("local", path), lambda: Local(path), Local.run)
 
     def _remote(self, origin: Origin) -> Target:
-        return Target(str(origin), origin=origin, transport=self._transport(origin))
+        transport = self._transport(origin, self._options.pool)
+        return Target(str(origin), origin=origin, transport=transport)
 
-    def _transport(self, origin: Origin) -> Transport:
+    def _transport(self, origin: Origin, pool: PoolConfig) -> Transport:
         options = self._options
         if options.transport != "http1":
             from .transport.httpx import HttpxTransport
 
             return HttpxTransport.make(options.transport, origin, options)
+        return self._http1(origin, pool)
+
+    def _http1(self, origin: Origin, pool: PoolConfig) -> Http1:
+        options = self._options
         return Http1(
             origin,
             tls=self._context() if origin.scheme == "https" else None,
             server_name=options.tls.server_name,
-            max_connections=options.pool.max_connections,
-            max_waiting=options.pool.max_waiting,
-            wait=options.pool.wait,
-            keep_alive=options.pool.keep_alive,
-            connect=options.timeout.connect,
-            idle=options.timeout.idle,
+            max_connections=pool.max_connections,
+            max_waiting=pool.max_waiting,
+            wait=pool.wait,
+            keep_alive=pool.keep_alive,
+            max_age=pool.max_age,
+            max_requests=pool.max_requests,
             clock=self._kernel.clock,
         )
 

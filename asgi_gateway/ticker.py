@@ -17,10 +17,15 @@ PATIENCE = 0.05
 REASONS: dict[str, Reason] = {
     "pool": "pool_timeout",
     "connect": "connect_timeout",
-    "write": "idle_timeout",
-    "head": "idle_timeout",
+    "tls": "tls_timeout",
+    "write": "write_timeout",
+    "head": "head_timeout",
     "body": "idle_timeout",
 }
+
+
+SENT = ("write", "head", "body")
+"""Phases in which a target may have got the request already."""
 
 
 class Ticker:
@@ -72,11 +77,9 @@ class Ticker:
         now = self._monotonic()
         for call in list(self._calls):
             if call.deadline <= now and not call.streaming:
-                expire(call, UpstreamError("total_timeout", call.phase, sent=call.phase in ("head", "body")))
+                expire(call, UpstreamError("total_timeout", call.phase, sent=call.phase in SENT))
             elif call.limit <= now and call.waiter is not None:
-                interrupt(
-                    call, UpstreamError(REASONS[call.phase], call.phase, sent=call.phase in ("head", "body"))
-                )
+                interrupt(call, UpstreamError(REASONS[call.phase], call.phase, sent=call.phase in SENT))
             if (
                 call.receive is not None
                 and call.body_read

@@ -56,22 +56,36 @@ class PoolConfig(Model):
     """How long a request may wait for one; then 503."""
     keep_alive: Time = 30.0
     """How long an idle connection is kept."""
+    max_age: Span = 3600.0
+    """How old a connection may get; a new one goes where the name of the target leads by then."""
+    max_requests: Annotated[int, Field(ge=1)] | None = None
+    """How many requests a connection may serve; not given: any number."""
 
 
 class TimeoutConfig(Model):
     """How long the phases of a call may take."""
 
     connect: Span = 2.0
-    """Until a new connection stands, TLS included."""
+    """Until a new connection stands."""
+    tls: Span = 5.0
+    """Until a new connection has agreed on TLS."""
+    write: Span = 30.0
+    """While the target takes nothing of the request."""
+    head: Span = 30.0
+    """From the end of the request to the head of the answer."""
     idle: Span = 30.0
-    """Between two pieces of the answer, and until its head."""
+    """Between two pieces of the answer."""
+    stream: Span = 300.0
+    """The same for an event stream, which `total` does not cut once it has begun."""
     total: Span = 30.0
-    """The whole call, all attempts; an event stream that has begun is not cut."""
+    """The whole call, all attempts."""
 
 
 class HealthConfig(Model):
-    """Active health checks: a GET to each target. `http` targets only."""
+    """Active health checks of each target that has a URL, over a connection of their own."""
 
+    kind: Literal["http", "tcp"] = "http"
+    """`http`: a GET; `tcp`: a connection that stands, and agrees on TLS, is enough."""
     path: Annotated[UrlPath, Field(min_length=1)] = "/"
     """What is asked for."""
     interval: Span = 5.0

@@ -90,8 +90,10 @@ class Reader(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if value[-1:] <= b" ":  # the parser leaves it there: RFC 9112 5.1
-            value = value.rstrip(b" \t")
+        if value[-1:] <= b" ":
+            # The parser leaves blanks behind a value, which are no part of it (RFC 9112 5.1). But a tab
+            # behind `chunked` is another coding to it.
+            value = value.rstrip(b" " if name == b"transfer-encoding" else b" \t")
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))

@@ -3,6 +3,7 @@ wait.
 """
 
 import asyncio
+import errno
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -13,10 +14,15 @@ from ..clock import Clock
 from ..errors import UpstreamError
 from ..exchange import Call
 from ..origin import Origin
-from .http1 import Connection, Http1Answer, Owner
+from .answer import Http1Answer
+from .dialing import dial
+from .http1 import FOREVER, Connection, Owner
+from .upload import Upload
 
 T = TypeVar("T")
 
+HANDSHAKE = "SSL handshake is taking longer"
+"""How event loops word that a TLS handshake took too long."""
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 9.2.2
 
 
@@ -33,10 +39,11 @@ class Http1(Owner):
         max_waiting: int = 1000,
         wait: float = 1.0,
         keep_alive: float = 30.0,
-        connect: float = 2.0,
-        idle: float = 30.0,
+        max_age: float = FOREVER,
+        max_requests: int | None = None,
         clock: Clock | None = None,
     ) -> None:
+        """Times in seconds. `max_age`, `max_requests`: what a connection may reach before it is replaced."""
         self.origin = origin
         self._tls = tls
         self._server_name = server_name
@@ -44,8 +51,8 @@ class Http1(Owner):
         self._max_waiting = max_waiting
         self._wait = wait
         self._keep_alive = keep_alive
-        self._connect_time = connect
-        self._idle_time = idle
+        self._max_age = max_age
+        self._max_requests = max_requests
         self._monotonic = (clock or Clock()).monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forget()
@@ -67,32 +74,52 @@ class Http1(Owner):
             # Connections belong to a loop: those of one that is gone are of no use.
             self._forget()
             self._loop = loop
-        while True:
-            connection = self._take() or await self._acquire(call)
-            fresh = connection.used == 0
-            try:
-                return await connection.request(method, head, receive, call)
-            except UpstreamError as error:
-                # The target closed an idle connection just when the request went out (RFC 9112 9.3.1).
-                stale = not fresh and error.reason == "reset" and error.phase == "head"
-                if not stale or receive is not None or method not in IDEMPOTENT:
-                    raise
+        # Before a connection is taken: a slow caller holds none, and nothing happens to one until it is used.
+        upload = Upload(head, await receive() if receive is not None else None)
+        connection = self._take() or await self._acquire(call)
+        fresh = connection.used == 0
+        try:
+            return await connection.request(method, upload, receive, call)
+        except UpstreamError as error:
+            # The target closed an idle connection just when the request went out (RFC 9112 9.3.1).
+            stale = not fresh and error.reason == "reset" and error.phase == "head"
+            if not stale or receive is not None or method not in IDEMPOTENT:
+                raise
+        # Once: a request that ends each connection that it is sent over would end them all.
+        connection = await self._acquire(call)
+        return await connection.request(method, upload, receive, call)
+
+    async def reach(self, call: Call) -> None:
+        """Open a connection, and close it. UpstreamError."""
+        if (loop := asyncio.get_running_loop()) is not self._loop:
+            self._forget()
+            self._loop = loop
+        (await self._connect(call)).abort()
 
     # Who gets a connection
 
     def _take(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed and not connection.transport.is_closing():
+            if not is_over(connection):
                 return connection
             connection.abort()
         return None
 
     async def _acquire(self, call: Call) -> Connection:
-        if len(self._all) + self._connecting < self._max_connections:
-            return await self._connect(call)
-        connection = await self._queue(call)
-        return connection or await self._connect(call, slot=True)
+        """A new connection, or where there is no room for one, the next that is free."""
+        while True:
+            if self._idle and len(self._all) + self._connecting >= self._max_connections:
+                self._idle[0].abort()
+            if len(self._all) + self._connecting < self._max_connections:
+                return await self._connect(call)
+            connection = await self._queue(call)
+            if connection is None:
+                return await self._connect(call, slot=True)
+            if not is_over(connection):
+                return connection
+            # Lost in the moment in which it was passed on.
+            connection.abort()
 
     async def _queue(self, call: Call) -> Connection | None:
         """Wait for a connection, or for the room to open one (None): that room is taken already."""
@@ -102,7 +129,7 @@ class Http1(Owner):
             )
         assert self._loop is not None
         waiter = call.waiter = self._loop.create_future()
-        call.phase, call.limit = "pool", self._monotonic() + self._wait
+        call.phase, call.limit = "pool", self.now() + self._wait
         self._waiting.append(waiter)
         try:
             given: Connection | None = await waiter
@@ -134,15 +161,27 @@ class Http1(Owner):
                 return
 
     def released(self, connection: Connection) -> None:
+        if self._worn(connection):
+            connection.abort()
+            return
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
                 return
-        connection.idle_since = self._monotonic()
+        connection.idle_since = self.now()
         self._idle.append(connection)
         if self._sweeper is None and self._loop is not None:
             self._sweeper = self._loop.call_later(self._keep_alive, self._sweep)
+
+    def _worn(self, connection: Connection) -> bool:
+        """Whether it served long enough: a new one goes where the name of the target leads by then."""
+        if self._max_requests is not None and connection.used >= self._max_requests:
+            return True
+        return self._max_age < FOREVER and self.now() - connection.opened >= self._max_age
+
+    def now(self) -> float:
+        return self._monotonic()
 
     def lost(self, connection: Connection) -> None:
         if connection in self._all:
@@ -151,13 +190,10 @@ class Http1(Owner):
                 self._idle.remove(connection)
             self._room()
 
-    def idle_limit(self) -> float:
-        return self._monotonic() + self._idle_time
-
     def _sweep(self) -> None:
         """Close what was idle for too long. One timer while anything is idle, none per request."""
         self._sweeper = None
-        oldest = self._monotonic() - self._keep_alive
+        oldest = self.now() - self._keep_alive
         for connection in [idle for idle in self._idle if idle.idle_since <= oldest]:
             connection.abort()
         if self._idle and self._loop is not None:
@@ -170,45 +206,66 @@ class Http1(Owner):
         if not slot:
             self._connecting += 1
         try:
-            call.phase, call.limit = "connect", self._monotonic() + self._connect_time
-            connection = await interruptible(self._open(), call, Connection.abort)
+            connection = await interruptible(self._open(call), call, Connection.abort)
         except ssl.SSLError as error:
-            raise UpstreamError("tls_failed", "connect", f"{self.origin}: {error.reason or error}") from error
-        except OSError as error:
-            raise UpstreamError("connect_failed", "connect", f"{self.origin}: {sentence(error)}") from error
+            raise UpstreamError("tls_failed", "tls", f"{self.origin}: {error.reason or error}") from error
+        except (OSError, UnicodeError) as error:
+            raise self._failed(error, call) from error
         else:
+            connection.opened = self.now()
+            if is_over(connection):
+                connection.abort()
+                raise UpstreamError("connect_failed", "connect", f"{self.origin}: closed at once")
             self._all.add(connection)
             return connection
         finally:
             self._connecting -= 1
-            call.limit = float("inf")
+            call.limit = FOREVER
             self._room()
 
-    async def _open(self) -> Connection:
+    def _failed(self, error: OSError | UnicodeError, call: Call) -> UpstreamError:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return UpstreamError("exhausted", "connect", f"{self.origin}: {error.strerror}")
+        if HANDSHAKE in str(error):
+            return UpstreamError("tls_timeout", "tls", f"{self.origin}: {error}")
+        if call.phase == "tls":
+            return UpstreamError("tls_failed", "tls", f"{self.origin}: {error}")
+        return UpstreamError("connect_failed", "connect", f"{self.origin}: {sentence(error)}")
+
+    async def _open(self, call: Call) -> Connection:
         loop = asyncio.get_running_loop()
-        context = self._tls() if self._tls is not None else None
-        name = (self._server_name or self.origin.host) if context is not None else None
-
-        def make() -> Connection:
-            return Connection(self, loop)
-
-        if self.origin.unix:
-            _, connection = await loop.create_unix_connection(
-                make, self.origin.unix, ssl=context, server_hostname=name
-            )
-        else:
-            _, connection = await loop.create_connection(
-                make, self.origin.host, self.origin.port, ssl=context, server_hostname=name
-            )
+        call.phase, call.limit = "connect", self.now() + call.timeouts.connect
+        socket = await dial(self.origin)
+        secure: dict[str, Any] = {}
+        if self._tls is not None:
+            call.phase, call.limit = "tls", self.now() + call.timeouts.tls
+            secure = {"ssl": self._tls(), "server_hostname": self._server_name or self.origin.host}
+        connect = loop.create_unix_connection if self.origin.unix else loop.create_connection
+        try:
+            _, connection = await connect(lambda: Connection(self, loop), sock=socket, **secure)
+        except BaseException:
+            socket.close()
+            raise
         return connection
 
     async def aclose(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._loop is asyncio.get_running_loop():
-            for connection in list(self._all):
-                connection.abort()
-        self._forget()
+            self._sweeper = None
+        if self._loop is not asyncio.get_running_loop():
+            self._forget()
+            return
+        # Who is connecting goes on, and counts until then.
+        waiting, self._waiting = self._waiting, deque()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_exception(UpstreamError("no_target", "pool", f"{self.origin} is closed"))
+        for connection in list(self._all):
+            connection.abort()
+
+
+def is_over(connection: Connection) -> bool:
+    return connection.closed or connection.transport.is_closing()
 
 
 async def interruptible(coroutine: Coroutine[Any, Any, T], call: Call, drop: Callable[[T], None]) -> T:
@@ -238,15 +295,8 @@ async def interruptible(coroutine: Coroutine[Any, Any, T], call: Call, drop: Cal
     return task.result()
 
 
-def sentence(error: OSError) -> str:
-    """What the system says, without the address that asyncio repeats in its own words."""
-    return (
-        error.strerror
-        if error.errno and error.strerror and "Connect call" not in error.strerror
-        else plain(error)
-    )
-
-
-def plain(error: OSError) -> str:
-    text = str(error)
-    return "connection refused" if "Connect call failed" in text or "Connection refused" in text else text
+def sentence(error: OSError | UnicodeError) -> str:
+    """What the system says, in few words."""
+    if isinstance(error, UnicodeError):
+        return "this is no name of a host"
+    return error.strerror or str(error)

@@ -1,73 +1,28 @@
 """The only place that speaks HTTP/1.1 to a target (RFC 9112)."""
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import httptools
 
-from ..asgi import Header, Message, Receive
-from ..errors import CallerLeft, UpstreamError
+from ..asgi import Header, Receive
+from ..errors import Phase, UpstreamError
 from ..exchange import Call
+from .answer import Http1Answer
+from .upload import Upload
 
 HIGH_WATER = 64 * 1024
 """Body bytes held for a caller who reads slowly, before reading from the target pauses."""
 HEAD_BYTES = 64 * 1024
-"""The largest head of an answer."""
+"""The largest head of an answer, with all interim answers before it; and the most of its trailers."""
+
+END = b"\r\n\r\n"
+TOO_LARGE = f"its fields are larger than {HEAD_BYTES} bytes"
 
 NO_BODY = frozenset({204, 304})
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-
-
-class Http1Answer:
-    """An answer on its way over one connection."""
-
-    __slots__ = ("_chunks", "_failure", "complete", "connection", "headers", "status", "trailers", "waiter")
-
-    def __init__(self, connection: "Connection") -> None:
-        self.connection: Connection | None = connection
-        self.status = 0
-        self.headers: list[Header] = []
-        self.trailers: list[Header] = []
-        self._chunks: list[bytes] = []
-        self._failure: Exception | None = None
-        self.complete = False
-        self.waiter: asyncio.Future[None] | None = None
-
-    def take(self) -> bytes:
-        chunks = self._chunks
-        if not chunks:
-            return b""
-        self._chunks = []
-        if self.connection is not None:
-            self.connection.taken()
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def read(self) -> bytes:
-        while not self._chunks:
-            if self._failure is not None:
-                raise self._failure
-            if self.complete or self.connection is None:
-                return b""
-            await self.connection.wait(self, "body")
-        return self.take()
-
-    def close(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None and connection.answer is self:
-            connection.abort()
-
-    def wake(self) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
-
-    def fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
-        self.wake()
-
-    @property
-    def failure(self) -> Exception | None:
-        return self._failure
+FOREVER = float("inf")
 
 
 class Connection(asyncio.Protocol):
@@ -76,11 +31,10 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_bodiless",
         "_buffered",
-        "_close_delimited",
         "_drained",
         "_head",
-        "_head_bytes",
         "_headers",
         "_interim",
         "_keep_alive",
@@ -89,11 +43,13 @@ class Connection(asyncio.Protocol):
         "_owner",
         "_parser",
         "_paused",
+        "_until_close",
         "_uploading",
         "answer",
         "call",
         "closed",
         "idle_since",
+        "opened",
         "transport",
         "used",
     )
@@ -106,9 +62,9 @@ class Connection(asyncio.Protocol):
         self.answer: Http1Answer | None = None
         self.call: Call | None = None
         self.closed = False
+        self.opened = self.idle_since = loop.time()
         self.used = 0
         """Requests that were sent over it."""
-        self.idle_since = 0.0
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
         self._uploading: asyncio.Task[None] | None = None
@@ -117,28 +73,31 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._head = False
-        self._head_bytes = 0
         self._headers: list[Header] = []
         self._interim = False
-        self._close_delimited = False
+        self._until_close = False
         self._keep_alive = False
         self._buffered = 0
+        self._bodiless = 0
+        """Bytes since the last piece of a body: head, interim answers, sizes of chunks, trailers."""
 
     # Sending a request
 
-    async def request(self, method: str, head: bytes, receive: Receive | None, call: Call) -> Http1Answer:
-        """Send a request and wait for the head of its answer. The caller closes the answer in any case."""
+    async def request(self, method: str, upload: Upload, receive: Receive | None, call: Call) -> Http1Answer:
+        """Send a request and wait for the head of its answer. Whoever gets the answer closes it."""
         self._reset()
         self._method = method
         self.used += 1
         self.call = call
         answer = self.answer = Http1Answer(self)
         try:
-            if receive is None:
-                call.body_read = True
-                self.transport.write(head)
+            call.phase = "head"
+            self.transport.write(upload.first)
+            if upload.more:
+                assert receive is not None
+                self._uploading = self._loop.create_task(self._pump(answer, upload, receive, call))
             else:
-                await self._upload(head, receive, call)
+                call.body_read = True
             # Not `self._head`: a complete answer frees the connection, which may serve somebody else already.
             while not answer.status:
                 if answer.failure is not None:
@@ -149,109 +108,101 @@ class Connection(asyncio.Protocol):
             raise
         return answer
 
-    async def wait(self, answer: Http1Answer, phase: Any) -> None:
-        """Wait until something of the answer arrives; the ticker ends the wait when the idle time is over."""
+    async def wait(self, answer: Http1Answer, phase: Phase) -> None:
+        """Wait until something of the answer arrives; the ticker ends the wait when its time is over."""
         call = self.call
         assert call is not None
         waiter = answer.waiter = call.waiter = self._loop.create_future()
-        call.phase = phase
-        call.limit = self._owner.idle_limit() if self._uploading is None else call.limit
+        if phase == "body":
+            call.phase, patience = phase, call.timeouts.stream if call.streaming else call.timeouts.idle
+            call.limit = self._owner.now() + patience
+        elif self._uploading is None:
+            call.phase, call.limit = phase, self._owner.now() + call.timeouts.head
+        # Else the pump says what is waited for.
         try:
             await waiter
         finally:
             answer.waiter = call.waiter = None
 
-    async def _upload(self, head: bytes, receive: Receive, call: Call) -> None:
-        """Send head and body: at once if the body is there already, else from a task beside the waiting for
-        an answer.
-        """
-        message = await receive()
-        body = body_of(message)
-        framing = framing_of(head)
-        if not message.get("more_body", False):
-            call.body_read = True
-            if framing is None:
-                head = with_field(head, b"content-length: %d" % len(body)) if body else head
-                self.transport.write(head + body)
-            elif framing:
-                self.transport.write(head + (chunk(body) if body else b"") + b"0\r\n\r\n")
-            else:
-                self.transport.write(head + body)
-            return
-        if framing is None:
-            head, framing = with_field(head, b"transfer-encoding: chunked"), True
-        self.transport.write(head + (chunk(body) if framing and body else body))
-        self._uploading = self._loop.create_task(self._pump(receive, framing, call))
-
-    async def _pump(self, receive: Receive, chunked: bool, call: Call) -> None:
-        answer = self.answer
+    async def _pump(self, answer: Http1Answer, upload: Upload, receive: Receive, call: Call) -> None:
+        """Send the body, beside the waiting for an answer, which may come before the body is complete."""
         try:
-            more = True
-            while more:
-                await self._drain(call)
+            while upload.more:
+                if self._drained is not None and not self.closed:
+                    self._expect(answer, call, "write", call.timeouts.write)
+                    await asyncio.shield(self._drained)
                 # While the caller is slow nobody can blame the target.
-                call.limit = float("inf")
-                message = await receive()
-                body, more = body_of(message), message.get("more_body", False)
-                call.limit = self._owner.idle_limit()
-                if body:
-                    self.transport.write(chunk(body) if chunked else body)
-            if chunked:
-                self.transport.write(b"0\r\n\r\n")
-            call.body_read = True
+                self._expect(answer, call, "head", FOREVER)
+                self.transport.write(upload.piece(await receive()))
         except Exception as error:
-            if answer is not None:
-                answer.fail(error)
+            # A part of a body is on its way: nothing else can follow it.
+            answer.fail(error)
+            if self.answer is answer:
+                self.abort()
+            return
+        call.body_read = True
         self._uploading = None
-        if answer is not None and answer.complete:
+        self._expect(answer, call, "head", call.timeouts.head)
+        if answer.complete and self.answer is answer:
             self._finish()
 
-    async def _drain(self, call: Call) -> None:
-        if self._drained is not None and not self.closed:
-            call.limit = self._owner.idle_limit()
-            await asyncio.shield(self._drained)
+    def _expect(self, answer: Http1Answer, call: Call, phase: Phase, seconds: float) -> None:
+        """What the request waits for, as long as nothing of an answer is there."""
+        if not answer.status:
+            call.phase, call.limit = phase, self._owner.now() + seconds
 
     # Receiving the answer
 
     def data_received(self, data: bytes) -> None:
-        if self.answer is None:
+        answer = self.answer
+        if answer is None:
             # Bytes that nobody asked for: whose answer they would be is a guess.
             self.abort()
             return
         if not self._head:
-            self._head_bytes += len(data)
+            self._bodiless += len(data)
+        headless, before = not self._head, self._buffered
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._fail(
-                UpstreamError("protocol_error", "head", "an upgrade that was not asked for", sent=True)
-            )
+            self._fail("an upgrade that was not asked for")
             return
         except httptools.HttpParserError as error:
-            self._fail(
-                UpstreamError("protocol_error", "body" if self._head else "head", str(error), sent=True)
-            )
+            # Of what our own callbacks raise, the parser says only that they did.
+            self._fail(str(error.__context__ or error))
             return
-        if not self._head and self._head_bytes > HEAD_BYTES:
-            self._fail(
-                UpstreamError(
-                    "protocol_error", "head", f"its head is larger than {HEAD_BYTES} bytes", sent=True
-                )
-            )
+        if self._buffered != before:
+            self._bodiless = 0
+        elif not headless:
+            self._bodiless += len(data)
+        if self._bodiless > HEAD_BYTES and not answer.complete:
+            self._fail(TOO_LARGE)
             return
-        answer = self.answer
-        if answer is not None and self._head:
-            if self._buffered > HIGH_WATER and not self._paused:
-                self._paused = True
-                self.transport.pause_reading()
-            answer.wake()
-            if answer.complete and self._uploading is None:
+        if not self._head:
+            return
+        if self._buffered > HIGH_WATER and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+        answer.wake()
+        if answer.complete:
+            if self._method == "HEAD" and not END.endswith(data[-len(END) :]):
+                # The parser takes what comes behind for the body that the head announced.
+                self._keep_alive = False
+            if self._uploading is None:
                 self._finish()
 
+    def on_message_begin(self) -> None:
+        if self.answer is None or self.answer.complete:
+            # A second answer behind the first, or a part of one: it would become part of the next.
+            self._keep_alive = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        if value[-1:] <= b" ":  # the parser leaves it there: RFC 9112 5.1
-            value = value.rstrip(b" \t")
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        if value[-1:] <= b" ":
+            # The parser leaves blanks behind a value, which are no part of it (RFC 9112 5.1). But a tab
+            # behind `chunked` is another coding to it.
+            value = value.rstrip(b" " if name == b"transfer-encoding" else b" \t")
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status, version = self._parser.get_status_code(), self._parser.get_http_version()
@@ -262,36 +213,38 @@ class Connection(asyncio.Protocol):
             return
         answer = self.answer
         if answer is None or answer.complete:
-            # A second answer behind the first: answered without being asked.
-            self._keep_alive = False
             return
-        framing = [pair for pair in self._headers if pair[0] in FRAMING]
+        headers, self._headers = self._headers, []
+        # What came with the end of the head may be body: only then the fields are counted.
+        if self._bodiless > HEAD_BYTES < sum(len(name) + len(value) + 4 for name, value in headers):
+            raise ValueError(TOO_LARGE)
+        framing = [pair for pair in headers if pair[0] in FRAMING]
         if framing and not has_one_meaning(framing, version):
             raise ValueError("its framing has more than one meaning")
-        answer.status = status
-        answer.headers, self._headers = self._headers, []
+        answer.status, answer.headers = status, headers
         self._keep_alive = self._parser.should_keep_alive()
         self._head = True
+        self._bodiless = 0
         if self._method == "HEAD":
             answer.complete = True
         elif status not in NO_BODY:
-            self._close_delimited = not framing
+            self._until_close = not framing
 
     def on_body(self, body: bytes) -> None:
         answer = self.answer
         if answer is None or answer.complete:
             self._keep_alive = False
             return
-        answer._chunks.append(body)
+        answer.chunks.append(body)
         self._buffered += len(body)
 
     def on_message_complete(self) -> None:
+        answer, fields, self._headers = self.answer, self._headers, []
         if self._interim:
             self._interim = False
-            self._headers = []
-        elif self.answer is not None:
-            self.answer.complete = True
-            self.answer.trailers = self._headers
+        elif answer is not None and not answer.complete:
+            answer.complete = True
+            answer.trailers = fields
 
     def taken(self) -> None:
         self._buffered = 0
@@ -306,7 +259,9 @@ class Connection(asyncio.Protocol):
             answer.connection = None
         if self._paused:
             self.taken()
-        if not self._keep_alive or self._close_delimited or self.transport.is_closing():
+        # Bytes of the request that still wait to go out would stand before the next one.
+        unsent = self.transport.get_write_buffer_size()
+        if not self._keep_alive or self._until_close or unsent or self.transport.is_closing():
             self.abort()
             return
         if self._method == "HEAD":
@@ -321,30 +276,31 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
 
     def eof_received(self) -> None:
-        if self._close_delimited and self.answer is not None and self._head:
+        if self._until_close and self.answer is not None and self._head:
             self.answer.complete = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._owner.lost(self)
         self.resume_writing()
+        # It knows this connection: nobody should have to collect the ring.
+        self._parser = cast("httptools.HttpResponseParser", None)
         answer = self.answer
         if answer is None:
             return
-        if self._close_delimited and exc is None:
+        if self._until_close and exc is None and self._head:
             answer.complete = True
-        if not answer.complete:
-            phase: Any = "body" if self._head else "head"
-            answer.fail(
-                UpstreamError("reset", phase, str(exc) if exc else "the connection was closed", sent=True)
-            )
-        self._let_go()
+        self._let_go(str(exc) if exc is not None else "")
         answer.wake()
 
-    def _fail(self, error: UpstreamError) -> None:
-        if self.answer is not None:
-            self.answer.fail(error)
+    def _fail(self, what: str) -> None:
+        """It is not HTTP, or was not asked for. What comes behind a complete answer is no fault of that."""
+        answer = self.answer
+        if answer is not None and not answer.complete:
+            answer.fail(UpstreamError("protocol_error", "body" if self._head else "head", what, sent=True))
         self.abort()
+        if answer is not None:
+            answer.wake()
 
     def abort(self) -> None:
         """Close the connection now; what is on its way is lost."""
@@ -354,12 +310,16 @@ class Connection(asyncio.Protocol):
             self._owner.lost(self)
             self.transport.abort()
 
-    def _let_go(self) -> None:
+    def _let_go(self, why: str = "") -> None:
         answer, self.answer, self.call = self.answer, None, None
         if answer is not None:
             answer.connection = None
+            if not answer.complete:
+                phase: Phase = "body" if self._head else "head"
+                answer.fail(UpstreamError("reset", phase, why or "the connection was closed", sent=True))
         if self._uploading is not None:
-            self._uploading.cancel()
+            if self._uploading is not asyncio.current_task(self._loop):
+                self._uploading.cancel()
             self._uploading = None
 
     def pause_writing(self) -> None:
@@ -380,34 +340,12 @@ class Owner:
     def lost(self, connection: Connection) -> None:
         raise NotImplementedError
 
-    def idle_limit(self) -> float:
-        """Monotonic seconds until which the next bytes have to come."""
+    def now(self) -> float:
+        """Monotonic seconds."""
         raise NotImplementedError
 
 
-def body_of(message: Message) -> bytes:
-    if message["type"] == "http.disconnect":
-        raise CallerLeft
-    body: bytes = message.get("body", b"")
-    return body
-
-
-def has_one_meaning(framing: list[Header], version: str) -> bool:
+def has_one_meaning(framing: Sequence[Header], version: str) -> bool:
     """One length, or exactly `chunked`, which only HTTP/1.1 has (RFC 9112 6.1 to 6.3)."""
     (name, value), *more = framing
     return not more and (name == b"content-length" or (value.lower() == b"chunked" and version == "1.1"))
-
-
-def chunk(body: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(body), body)
-
-
-def framing_of(head: bytes) -> bool | None:
-    """Whether the head says chunked (True), a length (False), or nothing yet."""
-    if b"\r\ncontent-length:" in head:
-        return False
-    return True if b"\r\ntransfer-encoding:" in head else None
-
-
-def with_field(head: bytes, field: bytes) -> bytes:
-    return head[:-2] + field + b"\r\n\r\n"

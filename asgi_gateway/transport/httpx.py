@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from importlib.util import find_spec
-from typing import cast
+from typing import Any, cast
 
 import httpx
 
@@ -22,7 +22,7 @@ REASONS: tuple[tuple[type[httpx.TransportError], Reason, Phase | None], ...] = (
     (httpx.PoolTimeout, "pool_timeout", "pool"),
     (httpx.ConnectTimeout, "connect_timeout", "connect"),
     (httpx.ConnectError, "connect_failed", "connect"),
-    (httpx.WriteTimeout, "idle_timeout", "write"),
+    (httpx.WriteTimeout, "write_timeout", "write"),
     (httpx.WriteError, "reset", "write"),
     (httpx.ReadTimeout, "idle_timeout", None),
     (httpx.NetworkError, "reset", None),
@@ -43,17 +43,18 @@ class HttpxTransport:
         *,
         connect: float,
         idle: float,
+        write: float,
         wait: float,
         server_name: str = "",
     ) -> None:
         self._transport = transport
         self._url = httpx.URL(f"{origin.scheme}://{origin.authority}")
         self._extensions: dict[str, object] = {
-            "timeout": {"connect": connect, "read": idle, "write": idle, "pool": wait}
+            "timeout": {"connect": connect, "read": idle, "write": write, "pool": wait}
         }
         if server_name:
             self._extensions["sni_hostname"] = server_name
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[Any]] = set()
 
     @classmethod
     def make(cls, kind: str, origin: Origin, options: Upstream) -> "HttpxTransport":
@@ -86,7 +87,9 @@ class HttpxTransport:
             Lazy(transport) if kind in TRANSPORTS else own(kind),
             origin,
             connect=options.timeout.connect,
-            idle=options.timeout.idle,
+            # One bound for both: httpx does not tell the head from the body.
+            idle=max(options.timeout.head, options.timeout.idle),
+            write=options.timeout.write,
             wait=options.pool.wait,
             server_name=options.tls.server_name,
         )
@@ -99,25 +102,48 @@ class HttpxTransport:
             method, self._url, headers=fields, stream=body, extensions={**self._extensions, "target": target}
         )
         call.phase = "head"
-        try:
-            response = await self._transport.handle_async_request(request)
-        except httpx.TransportError as error:
-            raise translated(error, "head") from error
+        response = await self._undisturbed(request, body)
         answer = HttpxAnswer(response, call, self._closing)
         if answer.status < 200:
             answer.close()
             raise UpstreamError("protocol_error", "head", "an upgrade that was not asked for", sent=True)
         return answer
 
+    async def _undisturbed(self, request: httpx.Request, body: "Body") -> httpx.Response:
+        """Let httpx finish what it began, also for a caller who left: cancelled in a bad moment, its pool loses
+        a place for good.
+        """
+        task = asyncio.create_task(self._transport.handle_async_request(request))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        try:
+            return await asyncio.shield(task)
+        except httpx.TransportError as error:
+            raise translated(error, "head") from error
+        except asyncio.CancelledError:
+            body.stop()
+            task.add_done_callback(self._drop)
+            raise
+
+    def _drop(self, task: "asyncio.Task[httpx.Response]") -> None:
+        """Nobody wants this answer any more."""
+        if not task.cancelled() and task.exception() is None:
+            stream = cast("httpx.AsyncByteStream", task.result().stream)
+            closing = asyncio.get_running_loop().create_task(stream.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
     async def aclose(self) -> None:
-        await asyncio.gather(*self._closing)
+        for task in tuple(self._closing):
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await self._transport.aclose()
 
 
 class HttpxAnswer:
     """An answer on its way through an httpx transport. Nothing is read ahead, so there is nothing to take."""
 
-    def __init__(self, response: httpx.Response, call: Call, closing: set[asyncio.Task[None]]) -> None:
+    def __init__(self, response: httpx.Response, call: Call, closing: set[asyncio.Task[Any]]) -> None:
         self.status = response.status_code
         self.headers: list[Header] = [(name.lower(), value) for name, value in response.headers.raw]
         self.trailers: list[Header] = []
@@ -159,6 +185,7 @@ class Body(httpx.AsyncByteStream):
         self._receive = receive
         self._call = call
         self._first = b""
+        self._stopped = False
 
     async def begin(self, fields: list[Header]) -> None:
         """Wait for the first piece; it tells which framing the request gets if `fields` say none."""
@@ -174,10 +201,16 @@ class Body(httpx.AsyncByteStream):
             self._receive = None
             self._call.body_read = True
 
+    def stop(self) -> None:
+        """The request is over: nobody reads it any further."""
+        self._stopped = True
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._first:
             yield self._first
         while self._receive is not None:
+            if self._stopped:
+                raise CallerLeft
             body, more = body_of(await self._receive())
             if body:
                 yield body
@@ -233,6 +266,8 @@ def translated(error: httpx.TransportError, phase: Phase) -> UpstreamError:
     """What an exception of httpx is called here. `phase`: head or body, whichever is awaited."""
     reason, known = meaning(error)
     where = known or phase
+    if reason == "idle_timeout" and where == "head":
+        reason = "head_timeout"
     return UpstreamError(reason, where, str(error), sent=where not in ("pool", "connect"))
 
 

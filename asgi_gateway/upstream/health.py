@@ -3,23 +3,27 @@
 import asyncio
 import logging
 import random
+from typing import Any
 
 from ..clock import Clock
 from ..config import HealthConfig
 from ..errors import UpstreamError
 from ..exchange import Call, closed
 from ..ticker import Ticker
+from ..transport import Transport
+from ..transport.connections import Http1
 from .target import Target
 
 logger = logging.getLogger("asgi_gateway")
 
 
 class Checker:
-    """Asks one target again and again, over the same transport that the requests take."""
+    """Asks one target again and again."""
 
     def __init__(
         self,
         target: Target,
+        transport: Transport,
         options: HealthConfig,
         host: str,
         ticker: Ticker,
@@ -27,6 +31,7 @@ class Checker:
         dice: random.Random,
     ) -> None:
         self._target = target
+        self._transport = transport
         self._options = options
         self._ticker = ticker
         self._monotonic = clock.monotonic
@@ -44,18 +49,11 @@ class Checker:
 
     async def check(self) -> bool:
         """Ask once. Any failure, the timeout among them, is a bad answer."""
-        transport = self._target.transport
-        assert transport is not None
         now = self._monotonic()
         call = Call("health", closed, now, now + self._options.timeout, asyncio.current_task())
         self._ticker.add(call, asyncio.get_running_loop())
         try:
-            answer = await transport.send("GET", self._head, None, call)
-            try:
-                while await answer.read():
-                    pass
-            finally:
-                answer.close()
+            return await self.ask(call)
         except UpstreamError:
             return False
         except asyncio.CancelledError:
@@ -66,7 +64,18 @@ class Checker:
         finally:
             self._ticker.discard(call)
             call.close()
+
+    async def ask(self, call: Call) -> bool:
+        answer = await self._transport.send("GET", self._head, None, call)
+        try:
+            while await answer.read():
+                pass
+        finally:
+            answer.close()
         return answer.status in self._options.statuses
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
 
     def _judge(self, good: bool) -> None:
         """Turn the target's health after enough equal answers in a row."""
@@ -78,3 +87,15 @@ class Checker:
                 "target %s is %s", self._target.name, "well again" if good else "not well: taken out"
             )
             self._target.mark(healthy=good)
+
+
+class TcpChecker(Checker):
+    """Opens a connection to one target again and again."""
+
+    def __init__(self, target: Target, transport: Http1, *args: Any) -> None:
+        super().__init__(target, transport, *args)
+        self._dialed = transport
+
+    async def ask(self, call: Call) -> bool:
+        await self._dialed.reach(call)
+        return True

@@ -188,14 +188,14 @@ async def test_what_goes_wrong_has_a_name_and_a_phase(said: bytes, reason: str, 
     assert (failed.value.reason, failed.value.phase, failed.value.sent) == (reason, phase, True)
 
 
-async def test_a_target_that_says_nothing_is_idle() -> None:
+async def test_a_target_that_says_nothing_is_a_timeout() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with to(serve, idle="50ms") as transport:
+    async with to(serve, idle="50ms", head="50ms") as transport:
         with pytest.raises(UpstreamError) as failed:
             await transport.send("GET", GET, None, a_call())
-    assert (failed.value.reason, failed.value.phase, failed.value.status) == ("idle_timeout", "head", 504)
+    assert (failed.value.reason, failed.value.phase, failed.value.status) == ("head_timeout", "head", 504)
 
 
 async def test_a_target_that_is_not_there_was_not_asked() -> None:
@@ -215,7 +215,7 @@ async def test_a_target_that_is_not_there_was_not_asked() -> None:
     [
         (httpx.PoolTimeout(""), "pool_timeout", False),
         (httpx.ConnectTimeout(""), "connect_timeout", False),
-        (httpx.WriteTimeout(""), "idle_timeout", True),
+        (httpx.WriteTimeout(""), "write_timeout", True),
         (httpx.WriteError(""), "reset", True),
         (httpx.ReadError(""), "reset", True),
         (httpx.LocalProtocolError(""), "protocol_error", True),

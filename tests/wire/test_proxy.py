@@ -300,9 +300,9 @@ async def test_a_target_that_hangs_is_a_504(upstream: Behind, front: Front) -> N
         await line.gone()
 
     up = await upstream(script)
-    idle = await (await front(up, timeout={"idle": "50ms"})).caller()
+    head = await (await front(up, timeout={"head": "50ms"})).caller()
     total = await (await front(up, timeout={"total": "50ms"})).caller()
-    assert json.loads((await idle.ask()).body)["reason"] == "idle_timeout"
+    assert json.loads((await head.ask()).body)["reason"] == "head_timeout"
     assert json.loads((await total.ask()).body)["reason"] == "total_timeout"
 
 

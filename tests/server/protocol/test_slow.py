@@ -161,10 +161,14 @@ async def test_a_body_without_end_after_an_early_answer_ends_the_connection(serv
         caller = await server.caller()
         caller.say(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert (await caller.answer()).status == 401
-        with pytest.raises(ConnectionError):
+
+        async def go_on() -> None:
             while True:
                 caller.say(b"10000\r\n" + bytes(65536) + b"\r\n")
                 await caller.writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await go_on()
 
 
 async def test_an_answer_that_nobody_reads_is_cut_and_the_app_is_told(serve: Serve) -> None:
