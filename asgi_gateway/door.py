@@ -77,7 +77,7 @@ class Door:
                 found.append(pair)
                 if name not in dropped and name != b"expect":
                     kept.append(pair)
-            elif b"_" not in name or name.replace(b"_", b"-") not in dropped:
+            elif b"_" not in name or name.replace(b"_", b"-") not in special:
                 kept.append(pair)
         if len(kept) + len(found) > self._max_headers or size > self._max_header_bytes:
             raise Refused(431, "headers_too_large", "The header fields are too many or too large.")

@@ -75,6 +75,10 @@ class Reader(HttpToolsProtocol):
             self.reading.more_body = True
         self.data_received(b"POST / HTTP/1.1\r\n" + framing(self.headers) + b"\r\n" + rest)
 
+    def _should_upgrade(self) -> bool:
+        # RFC 9110 7.8: HTTP/1.0 has no upgrades.
+        return self.scope["http_version"] == "1.1" and super()._should_upgrade()
+
     def in_head(self) -> bool:
         """Whether a request has begun to arrive, and its head is not complete."""
         return self.scope is not None and "method" not in self.scope

@@ -1,6 +1,7 @@
 """Raw bytes to a server, and what became of them."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,8 +9,8 @@ from typing import Literal
 from tests.wire.conftest import Answer, Caller
 
 LAST = b"GET /last HTTP/1.1\r\nHost: gw.test\r\n\r\n"
-PATIENCE = 0.5
-"""Seconds after which a server that says nothing is taken to wait for more."""
+PATIENCE = 1.0
+"""Seconds after which a server that has got everything, and says nothing, is taken to wait for more."""
 
 End = Literal["usable", "closed", "reset", "waiting"]
 
@@ -37,17 +38,26 @@ class Told:
         )
 
 
-async def talk(port: int, *pieces: bytes, last: bytes = LAST, patience: float = PATIENCE) -> Told:
+async def talk(port: int, *pieces: bytes, last: bytes = LAST) -> Told:
     """Send the pieces one by one, a request behind them, and read until that is answered or nothing comes."""
     caller = Caller(*await asyncio.open_connection("127.0.0.1", port))
     told = Told()
     sending = asyncio.ensure_future(say(caller, pieces, last))
+    now = asyncio.get_running_loop().time
+    clock = asyncio.timeout(10)
+
+    def sent(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the last answer came in the same turn of the loop
+            clock.reschedule(now() + PATIENCE)
+
     try:
-        async with asyncio.timeout(patience) as clock:
+        async with clock:
+            sending.add_done_callback(sent)
             while (answer := await caller.answer()).all(b"x-target") != [b"/last"]:
                 if answer.status >= 200:
                     told.answers.append(answer)
-                clock.reschedule(asyncio.get_running_loop().time() + patience)
+                if sending.done():
+                    clock.reschedule(now() + PATIENCE)
         told.end = "usable"
     except asyncio.IncompleteReadError as error:
         told.end = "closed" if not error.partial else "reset"
@@ -56,6 +66,7 @@ async def talk(port: int, *pieces: bytes, last: bytes = LAST, patience: float = 
     except TimeoutError:
         pass
     finally:
+        sending.remove_done_callback(sent)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         caller.leave()

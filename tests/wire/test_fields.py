@@ -138,6 +138,19 @@ async def test_nothing_that_the_gateway_says_can_be_forged(
     assert strict.breaches == []
 
 
+async def test_what_frames_or_belongs_to_a_connection_has_no_copy_with_underscores(
+    upstream: Behind, front: Front
+) -> None:
+    strict = Strict()
+    caller = await (await front(await upstream(strict), forwarded="none")).caller()
+    copies = [
+        f"{name}: forged"
+        for name in ("Content_Length", "transfer_encoding", "KEEP_ALIVE", "Proxy_Connection")
+    ]
+    assert (await caller.ask("/", *copies, "X_Other: kept", method="POST", body=b"hello")).status == 200
+    assert names(strict.requests[0].fields) == {b"host", b"content-length", b"x_other"}
+
+
 async def test_five_cookies_stay_five_and_the_date_is_one(upstream: Behind, front: Front) -> None:
     cookies = [b"a=1", b"b=2; Expires=Wed, 21 Oct 2026 07:28:00 GMT", b"a=1", b"c=", b'd="x,y"']
     lines = b"".join(b"Set-Cookie: %b\r\n" % cookie for cookie in cookies)

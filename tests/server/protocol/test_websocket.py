@@ -71,6 +71,14 @@ async def test_a_handshake_that_is_not_understood_is_refused(serve: Serve, more:
         assert await caller.end() == b""
 
 
+async def test_http_1_0_has_no_websockets(serve: Serve) -> None:
+    async with serve(app) as server:
+        caller = await server.caller()
+        caller.say(b"\r\n".join([b"GET / HTTP/1.0", b"Host: a", *HANDSHAKE, b"", b""]))
+        assert (await caller.answer()).status == 403
+        assert await caller.end() == b""
+
+
 async def test_a_websocket_cannot_begin_behind_a_request_that_is_not_answered(serve: Serve) -> None:
     async with serve(app) as server:
         caller = await server.caller()
