@@ -38,6 +38,11 @@ def header(headers: Iterable[Header], name: bytes) -> bytes | None:
     return None
 
 
+def is_stream(headers: Iterable[Header]) -> bool:
+    """Whether this is the head of an event stream."""
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
 def title(status: int) -> str:
     try:
         return HTTPStatus(status).phrase

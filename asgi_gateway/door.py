@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from .asgi import ASGIApp, Header, Scope, header
+from .asgi import ASGIApp, Header, Scope, extension, header
 from .component import Refusal
 from .config import Limits
 from .exchange import EXCHANGE, Exchange
@@ -102,6 +102,8 @@ class Door:
                 connections.append(value)
             elif name in FORWARDING:
                 forwarded.append(pair)
+            elif name == b"te" and b"trailers" in value.lower():
+                exchange.trailers = extension(scope, "http.response.trailers") is not None
         version = scope.get("http_version", "1.1")
         if version not in VERSIONS:
             raise Refused(505, "http_version", "This gateway speaks HTTP/1.0 to HTTP/3.", CLOSE)

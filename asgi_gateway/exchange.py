@@ -63,6 +63,7 @@ class Exchange:
         "status",
         "tags",
         "task",
+        "trailers",
         "trusted",
         "upstream",
     )
@@ -96,6 +97,8 @@ class Exchange:
         """Whether the peer is a trusted proxy, so that its forwarding headers count."""
         self.forwarded: list[Header] = []
         """The forwarding headers of a trusted peer; they are not among the scope's headers any more."""
+        self.trailers = False
+        """Whether the caller takes trailers, and the server can send them."""
         self.has_body = False
         """Whether the request may have a body."""
         self.foreign = True

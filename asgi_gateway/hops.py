@@ -18,6 +18,25 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+NO_TRAILER = HOP_BY_HOP | {
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"date",
+    b"expires",
+    b"host",
+    b"location",
+    b"retry-after",
+    b"set-cookie",
+    b"vary",
+    b"www-authenticate",
+}
+"""What says how a message is framed, routed, cached or allowed counts in a head only (RFC 9110 6.5.1)."""
+
 NOT_BY_NAME = frozenset({b"host", b"content-length", b"close", b"keep-alive", b""})
 """What a Connection field cannot take away: its own options, and what frames and addresses the message."""
 

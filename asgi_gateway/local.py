@@ -4,9 +4,9 @@ import asyncio
 import logging
 from typing import Any
 
-from .asgi import ASGIApp, Message, Receive, Scope, Send
+from .asgi import ASGIApp, Message, Receive, Scope, Send, is_stream
 from .errors import UpstreamError
-from .exchange import CALL, EXCHANGE
+from .exchange import CALL, EXCHANGE, Call
 from .importing import find
 
 logger = logging.getLogger("asgi_gateway")
@@ -27,7 +27,7 @@ class Local:
         inner["state"] = self.state.copy()
         if self._started is not None:
             await self._started.wait()
-        progress = Progress(send)
+        progress = Progress(send, scope[CALL])
         try:
             await self.app(inner, receive, progress.send)
         except (UpstreamError, asyncio.CancelledError):
@@ -85,14 +85,17 @@ class Progress:
     the app's.
     """
 
-    __slots__ = ("_send", "complete", "discarding")
+    __slots__ = ("_call", "_send", "complete", "discarding")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, call: Call) -> None:
         self._send = send
+        self._call = call
         self.complete = False
         self.discarding: BaseException | None = None
 
     async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and is_stream(message.get("headers", ())):
+            self._call.streaming = True
         try:
             await self._send(message)
         except Exception as error:

@@ -2,16 +2,17 @@
 
 from collections.abc import Awaitable, Callable
 
-from .asgi import ASGIApp, Headers, Receive, Scope, Send
+from .asgi import ASGIApp, Receive, Scope, Send, is_stream
 from .errors import UpstreamError
 from .exchange import CALL, EXCHANGE, Call, Exchange
 from .forwarding import Style, writer
-from .hops import end_to_end
+from .hops import NO_TRAILER, end_to_end
 from .paths import strip_root
 from .transport import Answer
 from .upstream import Pool, Target
 
 EMPTY = frozenset({204, 304})
+TAKES_TRAILERS = (b"te: trailers", b"connection: te")  # RFC 9110 10.1.4
 
 
 Tunnel = Callable[[Target, Scope, Receive, Send], Awaitable[None]]
@@ -31,23 +32,25 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel) -> ASGIApp
             if transport is None:
                 assert target.local is not None
                 await target.local.serve(scope, receive, send)
-                pool.succeeded(target, call.status)
+                pool.answered(target, call.status)
                 return
             if scope["type"] != "http":
                 await tunnel(target, scope, receive, send)
-                pool.succeeded(target, call.status)
+                pool.answered(target, call.status)
                 return
             exchange: Exchange = scope[EXCHANGE]
             answer = await transport.send(
                 scope["method"], head(scope, exchange, target), receive if exchange.has_body else None, call
             )
             try:
-                pool.succeeded(target, answer.status)
-                await relay(answer, call, send)
+                await relay(answer, call, send, trailers=exchange.trailers)
             finally:
                 answer.close()
+            pool.answered(target, answer.status)
         except UpstreamError as error:
-            pool.failed(target, error)
+            # Nobody blames a target for a caller who does not send the whole request.
+            if call.body_read or error.reason != "total_timeout":
+                pool.failed(target, error)
             raise
         finally:
             target.active -= 1
@@ -55,9 +58,10 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel) -> ASGIApp
     return proxy
 
 
-async def relay(answer: Answer, call: Call, send: Send) -> None:
-    """Stream an answer to the caller: nothing is held back, nothing is read before the caller has room for
-    it.
+async def relay(answer: Answer, call: Call, send: Send, *, trailers: bool) -> None:
+    """Stream an answer to the caller: nothing is held back, nothing is read before there is room for it.
+
+    `trailers`: whether the caller takes them, and the server can send them.
     """
     status, headers = answer.status, end_to_end(answer.headers)
     if status in EMPTY:
@@ -67,7 +71,8 @@ async def relay(answer: Answer, call: Call, send: Send) -> None:
         call.streaming = True
     complete = answer.complete
     body = answer.take()
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    trailers = trailers and (b"transfer-encoding", b"chunked") in answer.headers
+    await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": trailers})
     while not complete:
         if body:
             await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -76,10 +81,9 @@ async def relay(answer: Answer, call: Call, send: Send) -> None:
         if complete:
             body += answer.take()
     await send({"type": "http.response.body", "body": body})
-
-
-def is_stream(headers: Headers) -> bool:
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+    if trailers:
+        fields = [pair for pair in answer.trailers if pair[0] not in NO_TRAILER]
+        await send({"type": "http.response.trailers", "headers": fields})
 
 
 def heads(host: str, forwarded: Style) -> Callable[[Scope, Exchange, Target], bytes]:
@@ -104,6 +108,8 @@ def heads(host: str, forwarded: Style) -> Callable[[Scope, Exchange, Target], by
         lines = [b"%b %b HTTP/1.1" % (scope["method"].encode(), path)]
         lines += [b"%b: %b" % pair for pair in headers]
         lines += [b"%b: %b" % pair for pair in forwarding(exchange, exchange.authority)]
+        if exchange.trailers:
+            lines += TAKES_TRAILERS
         lines.append(b"\r\n")
         return b"\r\n".join(lines)
 

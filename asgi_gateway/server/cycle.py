@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..asgi import ASGIApp, Headers, Message, Scope
 from ..errors import Aborted
-from .lines import farewell, head
+from .lines import farewell, head, trailers
 
 if TYPE_CHECKING:
     from .protocol import GatewayProtocol
@@ -33,6 +33,7 @@ class Cycle:
         "_held",
         "_left",
         "_ready",
+        "_trailers",
         "_unwanted",
         "complete",
         "disconnected",
@@ -67,6 +68,8 @@ class Cycle:
         self._event: asyncio.Event | None = None
         self._bodyless = False
         self._chunked = False
+        self._trailers = False
+        """Whether trailers come after the body."""
         self._left = 0
         self._held = b""
         """The head of the answer, until a body comes with it or the loop turns."""
@@ -160,6 +163,9 @@ class Cycle:
             self._continue(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.start" and not self.started:
             self._start(message["status"], message.get("headers", ()))
+            self._trailers = message.get("trailers", False) and self._chunked
+        elif kind == "http.response.trailers" and self.started:
+            self._end(message.get("headers", ()))
         else:
             state = "complete" if self.complete else "begun" if self.started else "not begun"
             raise RuntimeError(f"{kind!r} was sent while the answer was {state}")
@@ -215,12 +221,21 @@ class Cycle:
             self._write(b"")
         elif self._chunked:
             piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            self._write(piece if more else piece + b"0\r\n\r\n")
+            if not more:
+                piece += b"0\r\n" if self._trailers else b"0\r\n\r\n"
+            self._write(piece)
         else:
             if body or self._left > 0:
                 self._count(len(body), more)
             self._write(body)
-        if not more:
+        if not more and not self._trailers:
+            self._finish()
+
+    def _end(self, headers: Headers) -> None:
+        """Write the trailers; where they cannot stand, as behind a body of known length, they are dropped."""
+        if self._trailers:
+            self._trailers = False
+            self._write(trailers(headers))
             self._finish()
 
     def _count(self, size: int, more: bool) -> None:

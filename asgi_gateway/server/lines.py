@@ -64,6 +64,14 @@ def head(status: int, headers: Headers, defaults: Iterable[Header]) -> tuple[byt
     return written, length, close
 
 
+def trailers(headers: Headers) -> bytes:
+    """The lines behind the last chunk of a body. RuntimeError for one that would break out of its line."""
+    lines = [name.lower() + b": " + value for name, value in headers if TOKEN.fullmatch(name)]
+    written = b"\r\n".join([*lines, b"", b""]) if lines else b"\r\n"
+    check(written, len(lines) + 1)
+    return written
+
+
 def read_length(value: bytes, before: int | None) -> int:
     if not value.isdigit() or before not in (None, int(value)):
         raise RuntimeError(f"content-length {value!r} has no meaning here")

@@ -1,8 +1,9 @@
 """The only place that closes a connection on which the caller still sends (RFC 9112 9.6)."""
 
 import asyncio
-import select
 from collections.abc import Callable
+
+from ..readable import readable
 
 LINGER = 1.0
 """Seconds that a caller has to read the answer before the connection is gone."""
@@ -30,12 +31,3 @@ def unread(transport: asyncio.Transport) -> bool:
     """Whether bytes of the caller wait in the system."""
     connection = transport.get_extra_info("socket")
     return connection is not None and readable(connection.fileno())
-
-
-def readable(number: int) -> bool:
-    """Whether bytes, or callers, wait at a socket; False if it is closed."""
-    if number < 0:
-        return False
-    poll = select.poll()
-    poll.register(number, select.POLLIN)
-    return bool(poll.poll(0))

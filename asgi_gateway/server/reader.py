@@ -15,8 +15,10 @@ from .head import Refused, framing, origin_form, size, too_large
 
 CHUNK = 256 * 1024
 """The most that event loops read at once."""
-EXTENSIONS: Mapping[str, Any] = MappingProxyType({"asgi_gateway": MappingProxyType({})})
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+EXTENSIONS: Mapping[str, Any] = MappingProxyType({"asgi_gateway": NOTHING})
 """Tells the gateway that this server cancels the task of a caller who left."""
+WITH_TRAILERS = MappingProxyType({"asgi_gateway": NOTHING, "http.response.trailers": NOTHING})
 
 
 class Reader(HttpToolsProtocol):
@@ -100,6 +102,8 @@ class Reader(HttpToolsProtocol):
             value = value.rstrip(b" " if name == b"transfer-encoding" else b" \t")
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
+        elif name == b"te" and b"trailers" in value.lower():
+            self.scope["extensions"] = WITH_TRAILERS
         self.headers.append((name, value))
         if len(self.headers) > self.limits.headers:
             raise Refused(431, "too_many_headers", "there are more header fields than this gateway allows")

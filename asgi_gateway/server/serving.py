@@ -15,7 +15,7 @@ import uvicorn
 
 from ..config import Limits
 from ..errors import ConfigError
-from .lingering import readable
+from ..readable import readable
 from .protocol import GatewayProtocol, protocol
 from .reloading import ConfigFile, refuse, size, warn_about
 from .tls import server_context

@@ -11,6 +11,7 @@ from ..asgi import ASGIApp, Header, Headers, Receive, Scope, Send
 from ..component import Build
 from ..endpoint import Endpoint
 from ..errors import UpstreamError
+from ..exchange import Call
 from ..local import Progress
 
 Moment = Literal["never", "head", "chunk"]
@@ -28,7 +29,7 @@ class InProcess(Endpoint, name="test_app"):
         app = self.app
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            progress = Progress(send)
+            progress = Progress(send, Call.of(scope))
             try:
                 await app(scope, receive, progress.send)
             except UpstreamError:

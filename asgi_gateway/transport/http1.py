@@ -9,6 +9,7 @@ import httptools
 from ..asgi import Header, Receive
 from ..errors import Phase, UpstreamError
 from ..exchange import Call
+from ..readable import readable
 from .answer import Http1Answer
 from .upload import Upload
 
@@ -40,6 +41,7 @@ class Connection(asyncio.Protocol):
         "_keep_alive",
         "_loop",
         "_method",
+        "_number",
         "_owner",
         "_parser",
         "_paused",
@@ -133,7 +135,11 @@ class Connection(asyncio.Protocol):
                     await asyncio.shield(self._drained)
                 # While the caller is slow nobody can blame the target.
                 self._expect(answer, call, "head", FOREVER)
-                self.transport.write(upload.piece(await receive()))
+                piece = upload.piece(await receive())
+                if readable(self._number):
+                    # An early answer, perhaps with the end behind it: writing first would lose it to a reset.
+                    await asyncio.sleep(0)
+                self.transport.write(piece)
         except Exception as error:
             # A part of a body is on its way: nothing else can follow it.
             answer.fail(error)
@@ -274,6 +280,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        connection = transport.get_extra_info("socket")
+        self._number = connection.fileno() if connection is not None else -1
 
     def eof_received(self) -> None:
         if self._until_close and self.answer is not None and self._head:

@@ -110,9 +110,7 @@ class HttpxTransport:
         return answer
 
     async def _undisturbed(self, request: httpx.Request, body: "Body") -> httpx.Response:
-        """Let httpx finish what it began, also for a caller who left: cancelled in a bad moment, its pool loses
-        a place for good.
-        """
+        """Let httpx finish what it began, whoever leaves: cancelled badly, its pool loses a place."""
         task = asyncio.create_task(self._transport.handle_async_request(request))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

@@ -10,7 +10,7 @@ from .balancers import Balancer, Pick, balancer
 from .target import Target
 
 FAILED = frozenset({502, 503, 504})
-BLAMELESS = frozenset({"pool_full", "pool_timeout", "no_target"})
+BLAMELESS = frozenset({"pool_full", "pool_timeout", "no_target", "exhausted"})
 """Failures of the gateway's own bounds, which say nothing about a target."""
 
 
@@ -62,8 +62,8 @@ class Pool:
             target = self._dice.choice(others) if others else target
         return target
 
-    def succeeded(self, target: Target, status: int) -> None:
-        """A target answered."""
+    def answered(self, target: Target, status: int) -> None:
+        """A target gave a whole answer."""
         if status in FAILED:
             self.failed(target)
         elif target.failures:
