@@ -118,7 +118,7 @@ def drive(coroutine):  # type: ignore[no-untyped-def]
         loop.close()
 
 
-@examples(200)
+@examples(150)
 @given(st.lists(st.tuples(answers(), cuts(), st.booleans()), min_size=1, max_size=3))
 def test_a_valid_answer_means_the_same_in_any_pieces(said: list[tuple[Message, Cut, bool]]) -> None:
     async def check(pool: Line) -> None:
@@ -209,7 +209,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
     return message.method, wire
 
 
-@examples(300)
+@examples(220)
 @given(damaged(), cuts(), st.booleans())
 def test_a_damaged_answer_fails_the_same_in_any_pieces_and_never_hangs(
     said: tuple[str, bytes], how: Cut, late: bool
@@ -253,7 +253,7 @@ LAST = Message(
 
 # The end of the body and what follows come in one piece, when all else was read.
 @example(LAST, b"x", (2, [1 - 5.5 / len(LAST.wire)], [True]))
-@examples(150)
+@examples(120)
 @given(answers().filter(lambda message: not message.ends), st.sampled_from(UNASKED), cuts())
 def test_bytes_behind_an_answer_never_become_part_of_the_next_one(
     message: Message, unasked: bytes, how: Cut

@@ -90,7 +90,7 @@ def in_lines(draw: st.DrawFn, chain: list[Hop]) -> list[Header]:
 chains = st.lists(hops, max_size=6).flatmap(lambda chain: st.tuples(st.just(chain), in_lines(chain)))
 
 
-@examples(400)
+@examples(200)
 @given(proxies, chains)
 def test_the_walk_ends_where_nobody_vouches_any_more(peer: str, said: tuple[list[Hop], list[Header]]) -> None:
     chain, lines = said
@@ -98,7 +98,7 @@ def test_the_walk_ends_where_nobody_vouches_any_more(peer: str, said: tuple[list
     assert Trusted(TRUSTED).client(peer, lines) == walk(peer, chain)
 
 
-@examples(300)
+@examples(120)
 @given(
     proxies,
     st.binary(max_size=30).filter(lambda text: b"\r" not in text and b"\n" not in text)

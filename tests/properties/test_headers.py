@@ -205,7 +205,7 @@ def framed(draw: st.DrawFn, kinds: list[str]) -> tuple[Fields, bytes, bytes]:
     return Fields(), body if kind == "close" else b"", body if kind == "close" else b""
 
 
-@examples(200)
+@examples(130)
 @given(heads(), heads(), framed(["none", "length", "chunked"]), st.sampled_from([b"GET", b"POST", b"PATCH"]))
 def test_a_request_goes_through_as_it_is(
     wire: Wire, before: Fields, after: Fields, framing: tuple[Fields, bytes, bytes], method: bytes
@@ -222,7 +222,7 @@ def test_a_request_goes_through_as_it_is(
     assert came.body == body
 
 
-@examples(200)
+@examples(130)
 @given(
     heads(),
     heads(),

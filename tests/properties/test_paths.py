@@ -155,7 +155,7 @@ def test_a_path_is_read_as_a_plain_reader_of_the_docs_does(raw: bytes, policy: P
     assert accepted(raw, policy) == reference(raw, policy)
 
 
-@examples(200)
+@examples(120)
 @given(raw_paths, policies)
 def test_a_canonical_path_stays_as_it_is_under_its_policy(raw: bytes, policy: Paths) -> None:
     path = accepted(raw, policy)
@@ -272,7 +272,7 @@ named = st.text("ab/é %;:?#\\.~{", min_size=1, max_size=4).filter(lambda text: 
 roots = st.lists(named, max_size=3).map(lambda parts: "".join("/" + part.strip("/") for part in parts))
 
 
-@examples(200)
+@examples(120)
 @given(roots, st.sampled_from(["", "/"]), st.lists(canonical_segments(), max_size=3), st.booleans())
 def test_a_root_is_cut_off_and_nothing_else(root: str, slash: str, rest: list[str], trailing: bool) -> None:
     """`root` is where an app is mounted, decoded, as ASGI has it."""

@@ -138,7 +138,7 @@ def answers_in(written: bytes) -> list[bytes]:
     return [status for status in re.findall(rb"HTTP/1.1 (\d+) ", written) if status != b"100"]
 
 
-@examples(200)
+@examples(120)
 @given(st.lists(requests(), min_size=1, max_size=4), cuts())
 def test_valid_requests_mean_the_same_in_any_pieces(said: Sequence[Request], how: Cut) -> None:
     wire = b"".join(request.wire for request in said)
@@ -168,7 +168,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return wire
 
 
-@examples(250)
+@examples(180)
 @given(damaged(), cuts())
 def test_damaged_requests_are_read_and_refused_the_same_in_any_pieces(wire: bytes, how: Cut) -> None:
     seen, written, stays = run(whole(wire))

@@ -179,7 +179,7 @@ def without_collisions(listed: list[Route]) -> list[Route]:
     return found
 
 
-@examples(60)
+@examples(40)
 @given(routes())
 def test_a_file_is_refused_if_and_only_if_two_of_its_routes_collide(listed: list[Route]) -> None:
     assume(len(listed) > 1)
@@ -200,7 +200,7 @@ questions = st.builds(
 )
 
 
-@examples(60)
+@examples(40)
 @given(
     routes().map(without_collisions),
     st.lists(questions, min_size=20, max_size=30),
