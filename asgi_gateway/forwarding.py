@@ -1,5 +1,6 @@
 """The only place that believes or discards, reads and writes forwarding headers (X-Forwarded-*, RFC 7239)."""
 
+import re
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
@@ -20,6 +21,8 @@ FORWARDING = frozenset(
         b"x-real-ip",
     }
 )
+
+WITH_PORT = re.compile(r"\[([^\]]*:[^\]]*)\](?::[0-9]*)?|([^:\[]+):[0-9]*")
 
 Style = Literal["x_forwarded", "forwarded", "both", "none"]
 
@@ -88,9 +91,8 @@ class Trusted:
 
 def bare(hop: str) -> str:
     """An address without the port that some proxies append."""
-    if hop.startswith("["):
-        return hop[1:].partition("]")[0]
-    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+    found = WITH_PORT.fullmatch(hop)
+    return (found[1] or found[2]) if found else hop
 
 
 def writer(style: Style) -> Callable[[Exchange, bytes], list[Header]]:

@@ -1,7 +1,7 @@
 """Connections without sockets and time without clocks: both move only as far as a test says."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -132,15 +132,18 @@ async def arrive(pipe: Pipe, pieces: Pieces) -> None:
             await turns()
 
 
+Cut = tuple[int, list[float], list[bool]]
+"""How to cut bytes of any length: a kind, places, and where the loop turns."""
+
+
 @st.composite
-def cuts(draw: st.DrawFn) -> tuple[int, list[float], list[bool]]:
-    """How to cut bytes of any length: a kind, places, and where the loop turns."""
+def cuts(draw: st.DrawFn) -> Cut:
     kind = draw(st.integers(0, 3))
     places = draw(st.lists(st.floats(0, 1, exclude_max=True), max_size=8)) if kind > 1 else []
     return kind, places, draw(st.lists(st.booleans(), min_size=1, max_size=4))
 
 
-def cut(data: bytes, how: tuple[int, list[float], list[bool]]) -> Pieces:
+def cut(data: bytes, how: Cut) -> Pieces:
     """The pieces of some bytes: the first kind of cut is each byte alone."""
     kind, places, breathing = how
     if kind == 0 and len(data) < 4096:
@@ -157,8 +160,3 @@ def cut(data: bytes, how: tuple[int, list[float], list[bool]]) -> Pieces:
 
 def whole(data: bytes) -> Pieces:
     return [(data, True)] if data else []
-
-
-def lines(fields: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
-    for name, value in fields:
-        yield b"%b: %b\r\n" % (name, value)

@@ -1,10 +1,11 @@
 """An answer means the same however its bytes are cut into pieces on their way from a target (P07, P13)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
+import uvloop
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -16,8 +17,11 @@ from asgi_gateway.transport import Answer
 from asgi_gateway.transport.connections import Http1
 from asgi_gateway.transport.http1 import Connection
 from tests.properties.messages import Field, Message, answers
-from tests.properties.pipes import Loop, Pieces, Pipe, arrive, cut, cuts, turns, whole
+from tests.properties.pipes import Cut, Loop, Pieces, Pipe, arrive, cut, cuts, turns, whole
 from tests.properties.profile import examples
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+LOOPS: list[Factory] = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
 class Line(Http1):
@@ -114,9 +118,9 @@ def drive(coroutine):  # type: ignore[no-untyped-def]
         loop.close()
 
 
-@examples(200)
+@examples(150)
 @given(st.lists(st.tuples(answers(), cuts(), st.booleans()), min_size=1, max_size=3))
-def test_a_valid_answer_means_the_same_in_any_pieces(said: list[tuple[Message, object, bool]]) -> None:
+def test_a_valid_answer_means_the_same_in_any_pieces(said: list[tuple[Message, Cut, bool]]) -> None:
     async def check(pool: Line) -> None:
         opened = 1
         for message, how, late in said:
@@ -125,7 +129,7 @@ def test_a_valid_answer_means_the_same_in_any_pieces(said: list[tuple[Message, o
                 message.method,
                 cut(message.wire, how),
                 ends=message.ends,
-                late=late,  # type: ignore[arg-type]
+                late=late,
             )
             assert result == Result(message.status, message.headers, message.body, message.trailers)
             assert len(pool.pipes) == opened
@@ -134,6 +138,55 @@ def test_a_valid_answer_means_the_same_in_any_pieces(said: list[tuple[Message, o
         assert await reuses(pool) is message.reusable
 
     drive(check)
+
+
+async def over_a_socket(said: list[tuple[Message, Cut, bool]]) -> None:
+    """The same, by way of the system."""
+    waiting = [(message, cut(message.wire, how)) for message, how, _ in said]
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        reusable = True
+        try:
+            while reusable and served < len(waiting):
+                await reader.readuntil(b"\r\n\r\n")
+                message, pieces = waiting[served]
+                served, reusable = served + 1, message.reusable
+                for data, breathes in pieces:
+                    writer.write(data)
+                    await writer.drain()
+                    if breathes:
+                        await turns(3)
+            if message.ends:
+                writer.write_eof()
+            await reader.read()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    pool = Http1(Origin.read(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), max_connections=1)
+    gate = asyncio.Event()
+    gate.set()
+    async with server, asyncio.timeout(20):
+        for message, _, _ in said:
+            result = Result()
+            await ask(pool, message.method, result, gate)
+            assert result == Result(message.status, message.headers, message.body, message.trailers)
+            assert len(pool._all) == message.reusable
+        await pool.aclose()
+
+
+@pytest.mark.parametrize(
+    "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+@examples(25)
+@given(said=st.lists(st.tuples(answers(), cuts(), st.booleans()), min_size=1, max_size=3))
+def test_a_valid_answer_means_the_same_over_a_socket(
+    factory: Factory, said: list[tuple[Message, Cut, bool]]
+) -> None:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(over_a_socket(said))
 
 
 # fmt: off
@@ -156,10 +209,10 @@ def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
     return message.method, wire
 
 
-@examples(300)
+@examples(220)
 @given(damaged(), cuts(), st.booleans())
 def test_a_damaged_answer_fails_the_same_in_any_pieces_and_never_hangs(
-    said: tuple[str, bytes], how: tuple[int, list[float], list[bool]], late: bool
+    said: tuple[str, bytes], how: Cut, late: bool
 ) -> None:
     method, wire = said
 
@@ -200,10 +253,10 @@ LAST = Message(
 
 # The end of the body and what follows come in one piece, when all else was read.
 @example(LAST, b"x", (2, [1 - 5.5 / len(LAST.wire)], [True]))
-@examples(150)
+@examples(120)
 @given(answers().filter(lambda message: not message.ends), st.sampled_from(UNASKED), cuts())
 def test_bytes_behind_an_answer_never_become_part_of_the_next_one(
-    message: Message, unasked: bytes, how: tuple[int, list[float], list[bool]]
+    message: Message, unasked: bytes, how: Cut
 ) -> None:
     async def check(pool: Line) -> None:
         result = await asked(pool, message.method, cut(message.wire + unasked, how), ends=False)
@@ -229,9 +282,7 @@ def test_bytes_behind_an_answer_never_become_part_of_the_next_one(
 )
 @examples(5)
 @given(cuts())
-def test_a_coding_that_would_be_lost_on_the_way_is_no_answer(
-    field: bytes, how: tuple[int, list[float], list[bool]]
-) -> None:
+def test_a_coding_that_would_be_lost_on_the_way_is_no_answer(field: bytes, how: Cut) -> None:
     wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: %b\r\n\r\n2\r\nok\r\n0\r\n\r\n" % field
 
     async def check(pool: Line) -> None:
@@ -245,7 +296,7 @@ def test_a_coding_that_would_be_lost_on_the_way_is_no_answer(
 @pytest.mark.parametrize("status", [b"000", b"099", b"20", b"2000", b"2x0", b""])
 @examples(5)
 @given(cuts())
-def test_a_status_that_is_none_is_no_answer(status: bytes, how: tuple[int, list[float], list[bool]]) -> None:
+def test_a_status_that_is_none_is_no_answer(status: bytes, how: Cut) -> None:
     wire = b"HTTP/1.1 %b OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" % status
 
     async def check(pool: Line) -> None:
@@ -258,9 +309,7 @@ def test_a_status_that_is_none_is_no_answer(status: bytes, how: tuple[int, list[
 
 @examples(20)
 @given(st.integers(1, 200).flatmap(lambda size: st.tuples(st.just(size), cuts())), st.booleans())
-def test_a_head_is_too_large_in_any_pieces(
-    said: tuple[int, tuple[int, list[float], list[bool]]], with_body: bool
-) -> None:
+def test_a_head_is_too_large_in_any_pieces(said: tuple[int, Cut], with_body: bool) -> None:
     size, how = said
     fields = b"".join(b"X-%04d: %b\r\n" % (index, b"v" * 990) for index in range(size))
     body = b"b" * 200_000 if with_body else b""

@@ -368,7 +368,7 @@ class Connections(RuleBasedStateMachine):
         assert {caller.outcome for caller in self.callers[before:]} == {"answered"}
 
 
-Connections.TestCase.settings = examples(100, stateful_step_count=40)
+Connections.TestCase.settings = examples(200, stateful_step_count=50)
 test_whatever_happens_connections_are_bounded_fair_and_not_lost = Connections.TestCase
 
 

@@ -14,10 +14,8 @@ from asgi_gateway.config import Server
 from asgi_gateway.server.protocol import protocol
 from asgi_gateway.server.websocket import GatewayWebSocket
 from tests.properties.messages import Field, bodies, chunks, coding, fields, written
-from tests.properties.pipes import Loop, Pieces, Pipe, arrive, cut, cuts, turns, whole
+from tests.properties.pipes import Cut, Loop, Pieces, Pipe, arrive, cut, cuts, turns, whole
 from tests.properties.profile import examples
-
-How = tuple[int, list[float], list[bool]]
 
 
 @dataclass
@@ -140,9 +138,9 @@ def answers_in(written: bytes) -> list[bytes]:
     return [status for status in re.findall(rb"HTTP/1.1 (\d+) ", written) if status != b"100"]
 
 
-@examples(200)
+@examples(120)
 @given(st.lists(requests(), min_size=1, max_size=4), cuts())
-def test_valid_requests_mean_the_same_in_any_pieces(said: Sequence[Request], how: How) -> None:
+def test_valid_requests_mean_the_same_in_any_pieces(said: Sequence[Request], how: Cut) -> None:
     wire = b"".join(request.wire for request in said)
     seen, written, _ = run(cut(wire, how))
     until = next((index + 1 for index, request in enumerate(said) if request.last), len(said))
@@ -170,9 +168,9 @@ def damaged(draw: st.DrawFn) -> bytes:
     return wire
 
 
-@examples(250)
+@examples(180)
 @given(damaged(), cuts())
-def test_damaged_requests_are_read_and_refused_the_same_in_any_pieces(wire: bytes, how: How) -> None:
+def test_damaged_requests_are_read_and_refused_the_same_in_any_pieces(wire: bytes, how: Cut) -> None:
     seen, written, stays = run(whole(wire))
     seen_in_pieces, written_in_pieces, stays_in_pieces = run(cut(wire, how))
     assert seen_in_pieces == seen
