@@ -27,6 +27,7 @@ Header = tuple[bytes, bytes]
 Headers = Sequence[Header]
 
 RETRY_SOON: Headers = ((b"retry-after", b"1"),)
+TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}  # RFC 9110 15.5
 CLOSE_CODES = {503: 1013, 429: 1013, 500: 1011, 502: 1014, 504: 1014}  # RFC 6455 7.4.1 and its registry
 
 
@@ -44,6 +45,8 @@ def is_stream(headers: Iterable[Header]) -> bool:
 
 
 def title(status: int) -> str:
+    if status in TITLES:
+        return TITLES[status]
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -56,7 +59,7 @@ def problem(status: int, reason: str, detail: str = "", **members: Any) -> bytes
     if detail:
         body["detail"] = detail
     body |= {name: value for name, value in members.items() if value}
-    return json.dumps(body, ensure_ascii=False).encode()
+    return json.dumps(body, ensure_ascii=False).encode() + b"\n"
 
 
 async def answer(

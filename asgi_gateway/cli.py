@@ -79,6 +79,10 @@ def check(file: str) -> None:
     from .showing import checked
 
     gateway = Gateway.load(file)
+    if gateway.config.server.tls:
+        from .server.tls import server_context
+
+        server_context(gateway.config.server.tls)
     show(checked(gateway.plan, gateway.warnings))
 
 

@@ -21,7 +21,7 @@ from .opening import Opened, open_upstream
 from .paths import canonical
 from .plugins import suggestion
 from .probes import probes
-from .references import check_references
+from .references import check_references, unused
 from .refusing import refuse
 from .resources import Lease
 from .routing import Entry, Pattern, Table
@@ -66,6 +66,8 @@ class Compiler:
         self._opened: dict[str, Opened] = {}
         self._apps: dict[str, ASGIApp] = {}
         self._opening: list[str] = []
+        self._refused: set[str] = set()
+        """Upstreams that could not be built: what is wrong with them is said once."""
         self._problems: list[Problem] = []
         self._warnings: list[Problem] = []
 
@@ -96,7 +98,7 @@ class Compiler:
             consumers=self.consumers,
             unmatched=unmatched,
             plan=tuple(plans),
-            warnings=(*self._warnings, *table.shadowed()),
+            warnings=(*self._warnings, *table.shadowed(), *unused(config)),
             lease=self.lease,
             dials=self.dials,
             owned=frozenset(
@@ -124,6 +126,8 @@ class Compiler:
         """The app of an upstream, compiled when it is first asked for."""
         if name in self._apps:
             return self._apps[name]
+        if name in self._refused:
+            raise ConfigError(())
         where = owner or f"upstream {name}"
         if name in self._opening:
             circle = " -> ".join([*self._opening[self._opening.index(name) :], name])
@@ -134,6 +138,9 @@ class Compiler:
         self._opening.append(name)
         try:
             self._apps[name] = self._upstream(name, self.config.upstreams[name])
+        except ConfigError:
+            self._refused.add(name)
+            raise
         finally:
             self._opening.pop()
         return self._apps[name]

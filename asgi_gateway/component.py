@@ -5,17 +5,18 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from .asgi import ASGIApp, Headers, Receive, Scope, Send
 from .clock import Clock
 from .consumers import Consumers
 from .stage import Stage
+from .strictness import Strict
 
 T = TypeVar("T")
 
 
-class Component(BaseModel):
+class Component(Strict):
     """The options of one step in a chain, and `wrap`, which makes that step.
 
         class Hello(Component, name="hello", stage=Stage.TRANSFORM): ...

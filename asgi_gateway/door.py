@@ -15,7 +15,7 @@ from .routing import Entry
 
 CLOSE = (b"connection", b"close")
 HOST = re.compile(
-    rb"(?:([A-Za-z0-9._~-]+)|(\[[0-9A-Fa-f:.]+\]))(?::[0-9]{0,5})?"
+    rb"(?:([A-Za-z0-9._~-]+)|(\[[0-9A-Fa-f:.]+\]))(?::([0-9]{0,5}))?"
 )  # RFC 9110 7.2, without encodings
 
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 5.6.2
@@ -135,7 +135,7 @@ class Door:
         exchange.authority = authority = hosts[0]
         if (host := self._hosts.get(authority, "")) == "":
             found = HOST.fullmatch(authority)
-            if found is None:
+            if found is None or int(found[3] or 0) > 65535:
                 raise Refused(
                     400, "bad_host", "The Host is not a name or an address with an optional port.", CLOSE
                 )
@@ -174,7 +174,8 @@ class Door:
         try:
             path = self._live.canonical(raw)
         except Ambiguous as error:
-            raise Refused(400, error.reason, error.detail) from None
+            # How the operator could allow it is no business of the caller.
+            raise Refused(400, error.reason, error.detail.partition(";")[0]) from None
         exchange.path = path
         if path != raw.decode("latin-1") or "raw_path" not in scope:
             inner["raw_path"] = path.encode("ascii")

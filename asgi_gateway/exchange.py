@@ -20,7 +20,7 @@ EXCHANGE = "asgi_gateway.exchange"
 CALL = "asgi_gateway.call"
 
 Outcome = Literal["answered", "refused", "upstream_failed", "aborted", "caller_left", "failed"]
-Cut = Literal["configuration_expired", "total_timeout"]
+Cut = Literal["configuration_expired", "shutdown", "total_timeout"]
 OnStart = Callable[["Exchange", Message], None]
 OnEnd = Callable[["Exchange"], None]
 Judge = Callable[["Call", Message], None]

@@ -28,6 +28,7 @@ logger = logging.getLogger("asgi_gateway")
 
 CUTS: dict[Cut, tuple[int, str, Headers]] = {
     "configuration_expired": (503, "The configuration that it began with is gone.", RETRY_SOON),
+    "shutdown": (503, "This gateway shuts down.", RETRY_SOON),
     "total_timeout": (504, "The time for this request is over.", ()),
 }
 """What a caller is told whose request the gateway itself ended."""
@@ -60,6 +61,8 @@ class Gateway:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reloading = asyncio.Lock()
         self._extra: tuple[object, ...] = ()
+        self._lives: list[Live] = []
+        """The configurations that still serve requests, the current one last."""
         self.source: Path | None = None
         """The file it was loaded from."""
         live, *_ = [step for step in compile_config(config, self._kernel) if step is not None]
@@ -198,13 +201,20 @@ class Gateway:
         if exchange.task is not None:
             exchange.task.uncancel()
         if exchange.status and scope["type"] == "websocket":
-            await exchange.send({"type": "websocket.close", "code": 1012, "reason": "try again"})
+            code = 1001 if why == "shutdown" else 1012
+            await exchange.send({"type": "websocket.close", "code": code, "reason": "try again"})
             return
         if exchange.status:
             raise Aborted(why)
         status, detail, headers = CUTS[why]
         body = problem(status, why, detail, request_id=exchange.id, route=exchange.route)
         await answer(scope, exchange.send, status, body, headers)
+
+    def cut(self) -> None:
+        """End all requests in flight: the server cannot wait any longer."""
+        for live in self._lives:
+            for exchange in live.active:
+                exchange.cut("shutdown")
 
     # Its life
 
@@ -268,6 +278,8 @@ class Gateway:
         plugins.reloaded(self)
 
     def _begin_with(self, live: Live) -> None:
+        self._lives = [each for each in self._lives if each.active]
+        self._lives.append(live)
         self._door = Door(live, live.config.server.limits, live.owned)
         self._kernel.max_spawned = live.config.server.limits.spawned
         for function in live.on_live:

@@ -9,6 +9,11 @@ from .errors import UpstreamError
 from .exchange import CALL, EXCHANGE, Call
 from .importing import find
 
+NOT_ITS_OWN = frozenset(
+    {EXCHANGE, CALL, "app", "endpoint", "path_params", "route", "router", "starlette.exception_handlers"}
+)
+"""What a scope holds of the gateway, and of an application that the gateway is mounted in."""
+
 logger = logging.getLogger("asgi_gateway")
 
 
@@ -23,7 +28,7 @@ class Local:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as a server would: an app that raises before its head has failed, and is a 500."""
-        inner = {key: value for key, value in scope.items() if key not in (EXCHANGE, CALL)}
+        inner = {key: value for key, value in scope.items() if key not in NOT_ITS_OWN}
         inner["state"] = self.state.copy()
         if self._started is not None:
             await self._started.wait()

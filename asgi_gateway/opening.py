@@ -38,7 +38,10 @@ def open_upstream(name: str, options: Upstream, compiler: "Compiler") -> Opened:
     try:
         weighted = [(opener.target(target), target.weight) for target in declared]
     except ConfigError as error:
-        raise ConfigError(replace(problem, where=f"upstream {name}") for problem in error.problems) from error
+        raise ConfigError(
+            replace(problem, where=f"upstream {name}", what=f"{problem.where} {problem.what}".lstrip())
+            for problem in error.problems
+        ) from error
     if not any(weight for _, weight in weighted):
         raise ConfigError(Problem("no target has a weight above 0", f"upstream {name}"))
     pool = Pool(name, weighted, options.balancer, options.ejection, compiler.kernel.dice)
@@ -118,7 +121,13 @@ class Opener:
         )
 
     def _context(self) -> ClientContext:
-        return self._keep(("tls", self._options.tls), lambda: ClientContext(self._options.tls))
+        return self._keep(("tls", self._options.tls), self._checked)
+
+    def _checked(self) -> ClientContext:
+        context = ClientContext(self._options.tls)
+        if problems := context.check():
+            raise ConfigError(problems)
+        return context
 
     def tunnel(self) -> Tunnel:
         from .websocket import tunnel

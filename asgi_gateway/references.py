@@ -20,10 +20,32 @@ def check_references(config: GatewayConfig) -> tuple[Problem, ...]:
         "routes": [{"upstream": route.upstream, "policies": route.policies} for route in config.routes],
     }
     return tuple(
-        Problem(fault.context["what"], place(loc), fault.context["hint"])
-        for loc, fault in dangling(document)
+        Problem(fault.context["what"], where, fault.context["hint"])
+        for where, fault in (
+            *((place(loc), fault) for loc, fault in dangling(document)),
+            *consumers(config),
+        )
         if fault.context
     )
+
+
+def consumers(config: GatewayConfig) -> Iterator[tuple[str, PydanticCustomError]]:
+    """Conditions on consumers that nobody declares. Where there are none, a plugin may know them."""
+    known = [consumer.name for consumer in config.consumers]
+    for where, chain in config.chains() if known else ():
+        for index, use in enumerate(chain):
+            for name in use.when.consumer if use.when is not None else ():
+                if name not in known:
+                    fault = mistake(f"no consumer is called {name!r}", suggestion(name, known), name)
+                    yield f"{where}[{index}].{use.component.name}.when.consumer", fault
+
+
+def unused(config: GatewayConfig) -> Iterator[Problem]:
+    """What is declared, and named by nobody."""
+    named = {name for route in config.routes for name in route.policies}
+    for policy in config.policies:
+        if policy not in named:
+            yield Problem("no route uses this policy", f"policies.{policy}")
 
 
 def dangling(document: Mapping[str, Any]) -> Iterator[tuple[Loc, PydanticCustomError]]:

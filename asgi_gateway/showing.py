@@ -45,6 +45,8 @@ def upstreams(plans: Iterable["Plan"]) -> Iterator[str]:
 
 def checked(plans: Sequence["Plan"], warnings: Iterable[Problem]) -> Iterator[str]:
     """What `check` says about a file that can be used."""
+    if not plans:
+        yield "no routes"
     for plan in plans:
         yield from chains(plan)
         yield ""

@@ -1,6 +1,7 @@
 """What cannot be built is refused as a whole, with sentences; what can be built is built once."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,3 +140,53 @@ def test_two_gateways_in_one_process_share_nothing() -> None:
     one, two = gateway(document({"quiet": {"key": "k"}})), gateway(document({"quiet": {"key": "k"}}))
     assert made == ["k", "k"]
     assert one._kernel is not two._kernel
+
+
+def test_what_is_wrong_with_an_upstream_is_said_once() -> None:
+    document = {
+        "upstreams": {"a": {"asgi": "no_such_module:app"}},
+        "routes": [{"name": f"r{number}", "path": f"/{number}", "upstream": "a"} for number in range(3)],
+    }
+    with pytest.raises(ConfigError) as refused:
+        Gateway.parse(document)
+    assert len(refused.value.problems) == 1
+
+
+def test_tls_files_of_an_upstream_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("nothing")
+    tls = {"ca": "/nowhere/ca.pem", "certificate": str(tmp_path / "no.pem")}
+    document = {
+        "upstreams": {"a": {"targets": ["https://a.test"], "tls": tls}},
+        "routes": [{"name": "r", "path": "/", "upstream": "a"}],
+    }
+    with pytest.raises(ConfigError) as refused:
+        Gateway.parse(document)
+    told = str(refused.value).splitlines()
+    assert told[0].startswith("upstream a: tls.ca /nowhere/ca.pem cannot be read: No such file")
+    assert "upstream a: tls.certificate" in told[1]
+    assert "files in PEM are needed" in told[1]
+
+
+def test_conditions_on_consumers_that_nobody_declares_are_refused() -> None:
+    document = {
+        "upstreams": {"a": {"asgi": "tests.server.apps:app"}},
+        "consumers": [{"name": "alice", "keys": ["k"]}],
+        "components": [{"headers": {"request": {"set": {"x-a": "b"}}, "when": {"consumer": ["alic"]}}}],
+        "routes": [{"name": "r", "path": "/", "upstream": "a"}],
+    }
+    with pytest.raises(ConfigError) as refused:
+        Gateway.parse(document)
+    assert str(refused.value) == (
+        "components[0].headers.when.consumer: no consumer is called 'alic' (did you mean 'alice'?)"
+    )
+
+
+def test_policies_that_nobody_uses_are_a_warning() -> None:
+    document = {
+        "upstreams": {"a": {"asgi": "tests.server.apps:app"}},
+        "policies": {"used": ["request_id"], "gold": ["request_id"]},
+        "routes": [{"name": "r", "path": "/", "upstream": "a", "policies": ["used"]}],
+    }
+    assert [str(warning) for warning in Gateway.parse(document).warnings] == [
+        "policies.gold: no route uses this policy"
+    ]

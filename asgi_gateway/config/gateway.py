@@ -82,6 +82,19 @@ def read_consumers(consumers: tuple[Consumer, ...]) -> tuple[Consumer, ...]:
     return consumers
 
 
+def read_routes(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """Refuse two routes of one name: what is kept for a route, and said of it, goes by its name."""
+    names: dict[str, int] = {}
+    wrong: list[tuple[Loc, PydanticCustomError]] = [
+        ((index, "name"), mistake(f"the same name as routes[{first}]"))
+        for index, route in enumerate(routes)
+        if (first := names.setdefault(route.name, index)) != index
+    ]
+    if wrong:
+        raise mistakes(wrong)
+    return routes
+
+
 class GatewayConfig(Model):
     """Everything that a configuration file can say."""
 
@@ -103,7 +116,7 @@ class GatewayConfig(Model):
     """What stands on every route."""
     policies: dict[Name, Chain] = {}
     """Lists of components that routes share by name."""
-    routes: tuple[Route, ...] = ()
+    routes: Annotated[tuple[Route, ...], AfterValidator(read_routes)] = ()
     """Which requests go where."""
 
     def chains(self) -> Iterator[tuple[str, Chain]]:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -17,6 +16,7 @@ from pydantic import (
 
 from ..mistake import mistake
 from ..origin import Origin
+from ..strictness import Strict
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 5.6.2
@@ -24,7 +24,7 @@ TRANSPORTS = ("http1", "http2", "httpx")
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-class Model(BaseModel):
+class Model(Strict):
     """What all declarations have in common: frozen, unknown keys are errors, every field is described."""
 
     model_config = ConfigDict(

@@ -240,10 +240,14 @@ class GatewayServer(uvicorn.Server):
         while (state.connections or state.tasks) and not self.force_exit and loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(LOOK)
         if late := [task for task in state.tasks if not task.done()]:
-            logger.warning("%d requests are cut: the grace is over", len(late))
+            logger.warning(
+                "%s cut: the grace is over", "1 request is" if len(late) == 1 else f"{len(late)} requests are"
+            )
+            self.gateway.cut()
+            await asyncio.wait(late, timeout=LAST / 2)
             for task in late:
                 task.cancel()
-            await asyncio.wait(late, timeout=LAST)
+            await asyncio.wait(late, timeout=LAST / 2)
             report_stubborn(late)
         for connection in list(state.connections):
             connection.transport.abort()

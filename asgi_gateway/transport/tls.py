@@ -1,9 +1,11 @@
 """The only place that makes TLS contexts for targets."""
 
 import ssl
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 
 from ..config import UpstreamTLS
+from ..errors import Problem
 
 
 class ClientContext:
@@ -13,6 +15,18 @@ class ClientContext:
 
     def __init__(self, options: UpstreamTLS) -> None:
         self._options = options
+
+    def check(self) -> list[Problem]:
+        """Every file that cannot be used."""
+        options, bare = self._options, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        problems = []
+        if options.ca:
+            problems += tried("tls.ca", options.ca, lambda: bare.load_verify_locations(options.ca))
+        if options.certificate:
+            names = " and ".join(filter(None, (options.certificate, options.key)))
+            load = partial(bare.load_cert_chain, options.certificate, options.key or None, no_password)
+            problems += tried("tls.certificate", names, load)
+        return problems
 
     @cached_property
     def context(self) -> ssl.SSLContext:
@@ -28,3 +42,18 @@ class ClientContext:
 
     def __call__(self) -> ssl.SSLContext:
         return self.context
+
+
+def tried(where: str, what: str, load: Callable[[], None]) -> list[Problem]:
+    try:
+        load()
+    except ssl.SSLError as error:
+        return [Problem(f"{what} cannot be used: {error.reason or error}", where, "files in PEM are needed")]
+    except (OSError, ValueError) as error:
+        return [Problem(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}", where)]
+    return []
+
+
+def no_password() -> str:
+    """Called for a key that is encrypted; without it OpenSSL would ask at the terminal."""
+    raise ValueError("the key is encrypted, and there is nobody to ask for its password")

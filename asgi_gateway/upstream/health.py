@@ -83,10 +83,15 @@ class Checker:
         needed = self._options.healthy if good else self._options.unhealthy
         if self._streak >= needed:
             self._streak = 0
-            logger.warning(
-                "target %s is %s", self._target.name, "well again" if good else "not well: taken out"
-            )
-            self._target.mark(healthy=good)
+            target = self._target
+            if good:
+                logger.info("target %s is well again", target.name)
+                # Checks that succeed say more than the failures of some calls before.
+                target.failures = 0
+                target.mark(healthy=True, ejected=False)
+            else:
+                logger.warning("target %s is not well: it is left out", target.name)
+                target.mark(healthy=False)
 
 
 class TcpChecker(Checker):

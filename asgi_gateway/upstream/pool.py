@@ -1,6 +1,7 @@
 """The only place that picks a target, and takes out those that fail."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Sequence
 
@@ -8,6 +9,8 @@ from ..config import EjectionConfig
 from ..errors import UpstreamError
 from .balancers import Balancer, Pick, balancer
 from .target import Target
+
+logger = logging.getLogger("asgi_gateway")
 
 FAILED = frozenset({502, 503, 504})
 BLAMELESS = frozenset({"pool_full", "pool_timeout", "no_target", "exhausted"})
@@ -65,15 +68,22 @@ class Pool:
     def answered(self, target: Target, status: int) -> None:
         """A target gave a whole answer."""
         if status in FAILED:
-            self.failed(target)
+            self.failed(target, f"it answered {status}")
         elif target.failures:
+            if target.told:
+                logger.info("upstream %s: target %s answers again", self.name, target.name)
+                target.told = False
             target.failures = 0
 
-    def failed(self, target: Target, error: UpstreamError | None = None) -> None:
+    def failed(self, target: Target, why: UpstreamError | str) -> None:
         """A call to a target failed; too many in a row eject it for a while, if enough others stay."""
-        if error is not None and error.reason in BLAMELESS:
+        if isinstance(why, UpstreamError) and why.reason in BLAMELESS:
             return
         target.failures += 1
+        if not target.told:
+            # Once, until it answers again: a target that is gone fails with each request.
+            target.told = True
+            logger.warning("upstream %s: target %s fails: %s", self.name, target.name, why)
         ejection = self._ejection
         if ejection is None or target.ejected or target.failures < ejection.failures:
             return
@@ -81,11 +91,17 @@ class Pool:
         if (out + 1) * 100 > ejection.max_percent * len(self.targets) or out + 1 >= len(self.targets):
             return
         target.mark(ejected=True)
+        logger.warning(
+            "upstream %s: target %s is left out for %g s after %d failures",
+            *(self.name, target.name, ejection.duration, target.failures),
+        )
         asyncio.get_running_loop().call_later(ejection.duration, self._readmit, target)
 
     def _readmit(self, target: Target) -> None:
-        target.failures = 0
-        target.mark(ejected=False)
+        if target.ejected:
+            target.failures = 0
+            target.mark(ejected=False)
+            logger.info("upstream %s: target %s is tried again", self.name, target.name)
 
     def __repr__(self) -> str:
         return f"<Pool {self.name!r} {[target for target, _ in self.targets]}>"

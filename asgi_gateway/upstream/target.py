@@ -31,6 +31,8 @@ class Target:
         """Calls in flight."""
         self.failures = 0
         """Failed calls in a row."""
+        self.told = False
+        """Whether the log says that it fails."""
         self.healthy = True
         """What the active checks say."""
         self.ejected = False

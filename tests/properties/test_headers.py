@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from asgi_gateway.config import Limits
+from asgi_gateway.config import Server
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.server.protocol import protocol
 from asgi_gateway.server.websocket import GatewayWebSocket
@@ -90,7 +90,7 @@ class Wire:
         config.proxy_headers = False
         self.state = ServerState()
         self.state.default_headers = [DATE]
-        kind = protocol(Limits())
+        kind = protocol(Server())
         front = await loop.create_server(
             lambda: kind(config=config, server_state=self.state, app_state={}, _loop=loop), "127.0.0.1", 0
         )

@@ -1,6 +1,7 @@
 """The kinds of upstreams, how a target is picked, and how one is watched."""
 
 import asyncio
+import logging
 import ssl
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import trustme
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from asgi_gateway.asgi import Receive, Scope, Send, answer
 from asgi_gateway.errors import ConfigError
@@ -175,3 +178,40 @@ async def test_a_target_that_is_not_well_is_taken_out_and_comes_back(
 def test_a_path_of_a_probe_that_is_none_is_a_problem() -> None:
     with pytest.raises(ConfigError, match="probes"):
         Gateway.parse({"probes": {"live": "/{a"}})
+
+
+async def scopes(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(scope, send, 200, " ".join(sorted(key for key in scope if "router" in key)).encode())
+
+
+async def test_an_app_of_this_process_sees_nothing_of_the_application_around_the_gateway() -> None:
+    document = {
+        "upstreams": {"app": {"asgi": "tests.wire.test_upstreams:scopes"}},
+        "routes": [{"name": "all", "path": "/*", "upstream": "app"}],
+    }
+    gateway = Gateway.parse(document)
+    around = Starlette(routes=[Mount("/in", gateway)])
+    async with served(gateway, around) as front:
+        assert (await (await front.caller()).ask("/in/a")).body == b""
+
+
+async def test_a_target_that_fails_is_told_once_until_it_answers_again(
+    upstream: Behind, front: Front, caplog: pytest.LogCaptureFixture
+) -> None:
+    works = False
+
+    async def script(line: Line) -> None:
+        await line.head()
+        line.say(OK if works else b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
+
+    up = await upstream(script)
+    caller = await (await front(up, ejection=None)).caller()
+    with caplog.at_level(logging.INFO, "asgi_gateway"):
+        for _ in range(4):
+            await caller.ask()
+        works = True
+        await caller.ask()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"upstream up: target {up.url} fails: it answered 503",
+        f"upstream up: target {up.url} answers again",
+    ]
