@@ -1,6 +1,6 @@
 """A gateway inside a FastAPI application.
 
-uvicorn --app-dir examples mount_fastapi:app
+uvicorn --no-proxy-headers --no-server-header --no-date-header --app-dir examples mount_fastapi:app
 curl -i http://127.0.0.1:8000/api/hi
 """
 

@@ -20,6 +20,11 @@ from .upstreams import InProcess, Upstream
 Service = ASGIApp | Endpoint | str
 """An ASGI app, an endpoint, or the import path of an app."""
 HOME = ("127.0.0.1", 1234)
+Fields = Sequence[tuple[Text, Text]] | Mapping[Text, Text]
+
+
+def pairs(fields: Fields) -> Sequence[tuple[Text, Text]]:
+    return tuple(fields.items()) if isinstance(fields, Mapping) else fields
 
 
 class Client:
@@ -28,30 +33,25 @@ class Client:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def get(
-        self, path: str, headers: Sequence[tuple[Text, Text]] = (), client: tuple[str, int] = HOME
-    ) -> Response:
-        return await self.request("GET", path, headers, client=client)
+    async def get(self, path: str, *, headers: Fields = (), client: tuple[str, int] = HOME) -> Response:
+        return await self.request("GET", path, headers=headers, client=client)
 
     async def post(
-        self,
-        path: str,
-        headers: Sequence[tuple[Text, Text]] = (),
-        body: Body = b"",
-        client: tuple[str, int] = HOME,
+        self, path: str, body: Body = b"", *, headers: Fields = (), client: tuple[str, int] = HOME
     ) -> Response:
-        return await self.request("POST", path, headers, body, client)
+        return await self.request("POST", path, body, headers=headers, client=client)
 
     async def request(
         self,
         method: str,
         path: str,
-        headers: Sequence[tuple[Text, Text]] = (),
         body: Body = b"",
+        *,
+        headers: Fields = (),
         client: tuple[str, int] = HOME,
     ) -> Response:
         """The whole answer. Raises Aborted if it is cut in the middle."""
-        return await self.ask(Request(method, path, headers, body, client))
+        return await self.ask(Request(method, path, pairs(headers), body, client))
 
     async def ask(self, request: Request) -> Response:
         """The same for a Request."""
@@ -63,12 +63,13 @@ class Client:
         self,
         method: str,
         path: str,
-        headers: Sequence[tuple[Text, Text]] = (),
         body: Body = b"",
+        *,
+        headers: Fields = (),
         client: tuple[str, int] = HOME,
     ) -> AbstractAsyncContextManager[Stream]:
         """The answer piece by piece: `head`, `chunk`, `leave`. The end of the block leaves, too."""
-        return self.open(Request(method, path, headers, body, client))
+        return self.open(Request(method, path, pairs(headers), body, client))
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Stream]:
