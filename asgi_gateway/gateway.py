@@ -103,7 +103,10 @@ class Gateway:
     ) -> "Gateway":
         """A gateway out of what a file would say."""
         config, found = loading.parse(document, tuple(plugins))
-        return cls(config, plugins=found, clock=clock, dice=dice)
+        try:
+            return cls(config, plugins=found, clock=clock, dice=dice)
+        except ConfigError as error:
+            raise loading.hide(error, document) from error
 
     # What it is
 

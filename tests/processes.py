@@ -123,12 +123,17 @@ async def running(
 
 @contextlib.asynccontextmanager
 async def gateway(
-    folder: Path, document: Mapping[str, Any], *options: str, env: Mapping[str, str] | None = None
+    folder: Path,
+    document: Mapping[str, Any],
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    quiet: bool = True,
 ) -> AsyncIterator[Running]:
     """`asgi-gateway run` with a document, on a free port unless that says otherwise, see `url`."""
     server = {"listen": "127.0.0.1:0", "drain": "0s", **document.get("server", {})}
     file = write(folder / "gateway.yaml", {**document, "server": server})
-    async with running("-m", "asgi_gateway", "run", str(file), *options, env=env, file=file) as one:
+    command = ("-m", "asgi_gateway", "run", str(file), *options)
+    async with running(*command, env=env, file=file, quiet=quiet) as one:
         one.url = (await one.says(r"listens on (\S+):"))[1]
         yield one
 

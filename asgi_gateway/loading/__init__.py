@@ -13,7 +13,7 @@ from ..errors import ConfigError, Problem
 from ..places import find_place
 from ..plugins import Plugins
 from ..references import dangling
-from .diagnosis import Diagnosis
+from .diagnosis import Diagnosis, masked
 from .formats import FORMATS, Document
 from .interpolation import Interpolation
 
@@ -40,7 +40,13 @@ def parse(
     return Loading(Document(document), environ).run(extra)
 
 
-def locate(error: ConfigError, path: str | os.PathLike[str], content: bytes | None = None) -> ConfigError:
+def locate(
+    error: ConfigError,
+    path: str | os.PathLike[str],
+    content: bytes | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+) -> ConfigError:
     """The same problems with file and line, for an error that was found after a file was read."""
     try:
         document = read(Path(path), content)
@@ -52,6 +58,17 @@ def locate(error: ConfigError, path: str | os.PathLike[str], content: bytes | No
         else replace(
             problem, file=document.file, line=document.find(find_place(problem.where, document.data))
         )
+        for problem in hide(error, document.data, environ=environ).problems
+    )
+
+
+def hide(error: ConfigError, data: Any, *, environ: Mapping[str, str] = os.environ) -> ConfigError:
+    """The same problems, with what is written in the place of what was interpolated into it."""
+    interpolation = Interpolation(environ)
+    interpolation.fill(data)
+    filled = interpolation.filled.values()
+    return ConfigError(
+        replace(problem, what=masked(problem.what, filled), hint=masked(problem.hint, filled))
         for problem in error.problems
     )
 

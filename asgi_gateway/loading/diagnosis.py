@@ -128,6 +128,17 @@ class Diagnosis:
         return suggestion(str(loc[-1]), known) or (f"known: {', '.join(known)}" if known else "")
 
 
+def masked(text: str, filled: Iterable[Filled]) -> str:
+    """A text about a whole document, without what was filled in anywhere."""
+    for each in filled:
+        for part in sorted(each.parts, key=len, reverse=True):
+            if len(part) >= LONG:
+                text = text.replace(part, each.written)
+        if each.is_told(text.replace(each.written, ""), LONG):
+            return HIDDEN.format(written=each.written)
+    return text
+
+
 def either(first: str, second: str) -> str:
     """One sentence out of two about the same place."""
     if second in first:
