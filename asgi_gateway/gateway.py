@@ -181,7 +181,8 @@ class Gateway:
         except Exception as error:
             await self._fail(scope, exchange, error)
         finally:
-            self._kernel.ticker.forget(exchange)
+            if exchange.deadline < FOREVER:
+                self._kernel.ticker.forget(exchange)
             exchange.end(self._monotonic())
             live.active.discard(exchange)
             if live.retired:

@@ -75,11 +75,11 @@ class Http1(Owner):
             self._forget()
             self._loop = loop
         # Before a connection is taken: a slow caller holds none, and nothing happens to one until it is used.
-        upload = Upload(head, await receive() if receive is not None else None)
+        upload = Upload(head, await receive()) if receive is not None else None
         connection = self._take() or await self._acquire(call)
         fresh = connection.used == 0
         try:
-            return await connection.request(method, upload, receive, call)
+            return await connection.request(method, head, upload, receive, call)
         except UpstreamError as error:
             # The target closed an idle connection just when the request went out (RFC 9112 9.3.1).
             stale = not fresh and error.reason == "reset" and error.phase == "head"
@@ -87,7 +87,7 @@ class Http1(Owner):
                 raise
         # Once: a request that ends each connection that it is sent over would end them all.
         connection = await self._acquire(call)
-        return await connection.request(method, upload, receive, call)
+        return await connection.request(method, head, upload, receive, call)
 
     async def reach(self, call: Call) -> None:
         """Open a connection, and close it. UpstreamError."""

@@ -85,7 +85,9 @@ class Connection(asyncio.Protocol):
 
     # Sending a request
 
-    async def request(self, method: str, upload: Upload, receive: Receive | None, call: Call) -> Http1Answer:
+    async def request(
+        self, method: str, head: bytes, upload: Upload | None, receive: Receive | None, call: Call
+    ) -> Http1Answer:
         """Send a request and wait for the head of its answer. Whoever gets the answer closes it."""
         self._reset()
         self._method = method
@@ -94,8 +96,8 @@ class Connection(asyncio.Protocol):
         answer = self.answer = Http1Answer(self)
         try:
             call.phase = "head"
-            self.transport.write(upload.first)
-            if upload.more:
+            self.transport.write(head if upload is None else upload.first)
+            if upload is not None and upload.more:
                 assert receive is not None
                 self._uploading = self._loop.create_task(self._pump(answer, upload, receive, call))
             else:

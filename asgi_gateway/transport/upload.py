@@ -7,16 +7,13 @@ LENGTH, CODING = b"\r\ncontent-length: ", b"\r\ntransfer-encoding: "
 
 
 class Upload:
-    """The bytes of one request. A head that says nothing of a body gets what the first piece tells."""
+    """The bytes of a request with a body. A head that says nothing of it gets what the first piece tells."""
 
     __slots__ = ("_chunked", "_left", "first", "more")
 
-    def __init__(self, head: bytes, message: Message | None) -> None:
-        """`message` is the first piece of the body; None without a body."""
+    def __init__(self, head: bytes, message: Message) -> None:
+        """`message` is the first piece of the body."""
         self._chunked, self._left = False, 0
-        if message is None:
-            self.first, self.more = head, False
-            return
         body, self.more = body_of(message), message.get("more_body", False)
         if CODING in head:
             self._chunked = True
