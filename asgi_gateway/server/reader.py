@@ -13,6 +13,7 @@ from ..config import Limits
 from .cycle import Cycle
 from .head import Refused, framing, origin_form, size, too_large
 
+SPACE = 0x20
 CHUNK = 256 * 1024
 """The most that event loops read at once."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -96,7 +97,7 @@ class Reader(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if value[-1:] <= b" ":
+        if value and value[-1] <= SPACE:
             # The parser leaves blanks behind a value, which are no part of it (RFC 9112 5.1). But a tab
             # behind `chunked` is another coding to it.
             value = value.rstrip(b" " if name == b"transfer-encoding" else b" \t")

@@ -23,6 +23,7 @@ TOO_LARGE = f"its fields are larger than {HEAD_BYTES} bytes"
 
 NO_BODY = frozenset({204, 304})
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+SPACE = 0x20
 FOREVER = float("inf")
 
 
@@ -206,7 +207,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if value[-1:] <= b" ":
+        if value and value[-1] <= SPACE:
             # The parser leaves blanks behind a value, which are no part of it (RFC 9112 5.1). But a tab
             # behind `chunked` is another coding to it.
             value = value.rstrip(b" " if name == b"transfer-encoding" else b" \t")
