@@ -27,6 +27,7 @@ OLD = ("1.0", "1")  # Granian says 1
 VERSIONS = frozenset({*OLD, "1.1", "2", "3"})
 FRAMED = frozenset({b"host", b"content-length", b"expect"})
 CHUNKED = b"chunked"
+SECURE = {"ws": "http", "wss": "https"}
 
 
 class Refused(Exception):
@@ -89,6 +90,12 @@ class Door:
         self, scope: Scope, exchange: Exchange, kept: list[Header], found: list[Header]
     ) -> list[Header]:
         """Look at the fields that frame the message, address it, or belong to the connection."""
+        version = scope.get("http_version", "1.1")
+        if len(found) == 1 and found[0][0] == b"host" and version == "1.1":
+            # Most requests: nothing to weigh.
+            self._address(exchange, [found[0][1]], version)
+            self._trust(scope, exchange, [])
+            return kept
         hosts, lengths, codings, connections, forwarded = [], [], [], [], []
         for pair in found:
             name, value = pair
@@ -104,7 +111,6 @@ class Door:
                 forwarded.append(pair)
             elif name == b"te" and b"trailers" in value.lower():
                 exchange.trailers = extension(scope, "http.response.trailers") is not None
-        version = scope.get("http_version", "1.1")
         if version not in VERSIONS:
             raise Refused(505, "http_version", "This gateway speaks HTTP/1.0 to HTTP/3.", CLOSE)
         if codings or lengths:
@@ -150,7 +156,7 @@ class Door:
         peer = client[0] if client else ""
         exchange.client = peer
         scheme: str = scope.get("scheme", "http")
-        exchange.scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
+        exchange.scheme = SECURE.get(scheme, scheme)
         trusted = self._live.trusted
         if trusted and peer in trusted:
             exchange.trusted = True

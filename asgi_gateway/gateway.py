@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import loading
-from .asgi import RETRY_SOON, Headers, Receive, Scope, Send, answer, extension, problem
+from .asgi import RETRY_SOON, Headers, Receive, Scope, Send, answer, problem
 from .clock import Clock
 from .compiler import compile_config
 from .component import Dial
@@ -158,7 +158,8 @@ class Gateway:
             self._enter_loop(loop)
         live = self._live
         exchange = Exchange(scope, send, self._monotonic(), asyncio.current_task())
-        exchange.foreign = scope["type"] == "http" and extension(scope, "asgi_gateway") is None
+        extensions = scope.get("extensions")
+        exchange.foreign = scope["type"] == "http" and (not extensions or "asgi_gateway" not in extensions)
         live.active.add(exchange)
         try:
             app, inner = self._door.enter(scope, exchange)

@@ -106,8 +106,8 @@ def heads(host: str, forwarded: Style) -> Callable[[Scope, Exchange, Target], by
         elif host != "preserve":
             headers = [pair if pair[0] != b"host" else (b"host", name) for pair in headers]
         lines = [b"%b %b HTTP/1.1" % (scope["method"].encode(), path)]
-        lines += [b"%b: %b" % pair for pair in headers]
-        lines += [b"%b: %b" % pair for pair in forwarding(exchange, exchange.authority)]
+        lines += [b": ".join(pair) for pair in headers]
+        lines += [b": ".join(pair) for pair in forwarding(exchange, exchange.authority)]
         if exchange.trailers:
             lines += TAKES_TRAILERS
         lines.append(b"\r\n")
