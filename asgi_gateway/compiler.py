@@ -189,7 +189,7 @@ class Compiler:
         try:
             return Pattern(route.path, self.config.paths)
         except ValueError as error:
-            raise ConfigError(Problem(str(error), owner)) from None
+            raise ConfigError(Problem(str(error), f"{owner}: path")) from None
 
     def _uses(self, route: Route) -> list[Use]:
         """The components of a route: the global ones, those of its policies, its own."""

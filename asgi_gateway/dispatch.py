@@ -34,7 +34,7 @@ def stripping(route: Route, upstreams: Mapping[str, ASGIApp]) -> ASGIApp:
     prefix = route.strip_prefix.rstrip("/")
     if not prefix.startswith("/") or not (route.path == prefix or route.path.startswith(prefix + "/")):
         what = f"strip_prefix {route.strip_prefix!r} is not the beginning of the path {route.path!r}"
-        raise ConfigError(Problem(what, f"route {route.name}"))
+        raise ConfigError(Problem(what, f"route {route.name}: strip_prefix"))
     prefix = decode(prefix)
 
     def dispatch(scope: Scope, receive: Receive, send: Send) -> object:

@@ -19,7 +19,7 @@ def unreadable_hosts(entries: Iterable[Entry[T]]) -> Iterator[Problem]:
         for host in entry.hosts:
             if not HOST.fullmatch(host):
                 hint = "write app.example.com or *.example.com in lower case, without a port"
-                yield Problem(f"{host!r} is not a host", f"route {entry.name}", hint)
+                yield Problem(f"{host!r} is not a host", f"route {entry.name}: host", hint)
 
 
 def conflicts(entries: Iterable[Entry[T]]) -> Iterator[Problem]:
@@ -36,7 +36,7 @@ def conflicts(entries: Iterable[Entry[T]]) -> Iterator[Problem]:
         names = f"{one.name!r} ({one.pattern.text}) and {two.name!r} ({two.pattern.text})"
         yield Problem(
             f"routes {names} mean the same requests",
-            "routes",
+            f"route {two.name}",
             "give one another method, host, header or query, or a higher priority",
         )
 

@@ -95,7 +95,7 @@ def next_key(where: str, data: Any) -> int | str | None:
 
 
 def of_owner(kind: str, name: str, component: str | None, data: Any) -> Loc:
-    """The place of a route or an upstream, or of one of its components."""
+    """The place of a route or an upstream, or of one of its keys or components."""
     loc: Loc = ()
     if kind == "upstream":
         loc = ("upstreams", name)
@@ -104,6 +104,8 @@ def of_owner(kind: str, name: str, component: str | None, data: Any) -> Loc:
         named = (index for index, route in enumerate(routes) if spot(("name",), route).value == name)
         loc = ("routes", *islice(named, 1))
     owner = spot(loc, data).value
+    if component is not None and isinstance(owner, Mapping) and component in owner:
+        return (*loc, component)
     entries = owner.get("components") or () if isinstance(owner, Mapping) else ()
     for index, entry in enumerate(entries):
         if component is not None and (

@@ -23,7 +23,7 @@ X1 = (b"x", b"1")
 
 def test_two_routes_with_one_meaning_are_named_both() -> None:
     assert problems(entry("one", "/orders/{id}"), entry("two", "/orders/{number}")) == [
-        f"routes: routes 'one' (/orders/{{id}}) and 'two' (/orders/{{number}}) mean the same requests {HINT}"
+        f"route two: routes 'one' (/orders/{{id}}) and 'two' (/orders/{{number}}) mean the same requests {HINT}"
     ]
 
 
@@ -37,8 +37,8 @@ def test_all_conflicts_are_found_at_once_and_each_is_named_once() -> None:
         entry("fine", "/c"),
     )
     assert [text.partition(" mean")[0] for text in found] == [
-        "routes: routes 'a' (/%61) and 'b' (/a)",
-        "routes: routes 'c' (/b/*) and 'd' (/b/*)",
+        "route b: routes 'a' (/%61) and 'b' (/a)",
+        "route d: routes 'c' (/b/*) and 'd' (/b/*)",
     ]
 
 
@@ -162,7 +162,7 @@ def test_a_host_without_predicates_hides_those_that_have_some() -> None:
 )
 def test_a_host_that_no_request_has_is_refused(host: str) -> None:
     hint = "write app.example.com or *.example.com in lower case, without a port"
-    assert problems(entry("one", hosts=(host,))) == [f"route one: {host!r} is not a host ({hint})"]
+    assert problems(entry("one", hosts=(host,))) == [f"route one: host: {host!r} is not a host ({hint})"]
 
 
 @pytest.mark.parametrize(
