@@ -28,6 +28,8 @@ class Limits(Model):
     """Size of all header fields of a request; 431 past it."""
     url_bytes: Annotated[Size, Field(ge=1)] = 16 * 1024
     """Size of path and query; 414 past it."""
+    message_bytes: Annotated[Size, Field(ge=1)] = 16 * 1024 * 1024
+    """The largest message of a caller's WebSocket; 1009 past it."""
     backlog: Annotated[int, Field(ge=1)] = 2048
     """Connections that the system holds before they are accepted."""
     spawned: Annotated[int, Field(ge=1)] = 1000
@@ -49,6 +51,8 @@ class Server(Model):
     """Bounds on requests."""
     keep_alive: Time = 65.0
     """How long an idle connection of a caller stays open."""
+    ping: Span | None = 20.0
+    """How often callers of WebSockets are pinged. One that is silent until the next ping is gone."""
     grace: Time = 30.0
     """How long requests may take to finish at shutdown."""
 

@@ -38,6 +38,8 @@ def settings(gateway: "Gateway") -> uvicorn.Config:
         gateway,
         http=protocol(server.limits),
         ws=GatewayWebSocket,
+        ws_max_size=server.limits.message_bytes,
+        ws_ping_interval=server.ping,
         interface="asgi3",
         lifespan="on",
         log_config=None,
