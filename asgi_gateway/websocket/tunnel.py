@@ -14,6 +14,7 @@ from ..errors import CallerLeft, UpstreamError
 from ..exchange import CALL, EXCHANGE, Call, Exchange
 from .closing import CLOSE_SECONDS, End, sendable
 from .handshake import Opening, Remote, fields_of
+from .inside import within
 from .watch import Bound, Watch
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def tunnel(options: Upstream, clock: Clock) -> "Tunnel":
     bound = Bound.of(options.websocket)
 
     async def tunnel(target: "Target", scope: Scope, receive: Receive, send: Send) -> None:
+        if target.local is not None:
+            await within(Watch(bound, clock), target.local.serve, scope, receive, send)
+            return
         if (await receive())["type"] != "websocket.connect":
             raise CallerLeft
         carrying = Carrying(receive, send, Watch(bound, clock))
