@@ -8,7 +8,7 @@ from .watch import Watch
 
 
 async def within(watch: Watch, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Let the app serve a WebSocket. When its time is over the caller is told, and the server tells the app."""
+    """Let the app serve a WebSocket. When its time is over the caller is told; the server tells the app."""
     closing: asyncio.Task[None] | None = None
 
     async def close() -> None:

@@ -107,6 +107,10 @@ class Carrying:
         self._watch.stop()
         if self._remote is not None and self._remote.open:
             self._remote.leave(1001, "the gateway is going away")
+        await self._mute()
+
+    async def _mute(self) -> None:
+        """Listen to the caller no more."""
         self._up.cancel()
         await asyncio.gather(self._up, return_exceptions=True)
 
@@ -194,6 +198,8 @@ class Carrying:
         await remote.gone()
 
     async def _say(self, code: int, reason: str) -> None:
+        # granian never sends a close while somebody waits in `receive`.
+        await self._mute()
         await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 

@@ -419,8 +419,7 @@ async def test_a_handshake_that_has_begun_is_answered_before_the_server_shuts_do
 
     async def waits(line: Line) -> None:
         await go.wait()
-        await accept(line)
-        await line.gone()
+        await Target()(line)
 
     serving = await front(await upstream(waits), route=ROUTE)
     caller = await serving.caller()
