@@ -21,7 +21,7 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def through(port: int, denials: bool = True) -> AsyncIterator[str]:
-    """A gateway in front of a port; its address. `denials`: whether the server can refuse in words of HTTP."""
+    """A gateway in front of a port; its address. `denials`: whether the server can refuse in HTTP."""
     gateway = Gateway.parse(
         {
             "routes": [{"name": "chat", "path": "/chat/*", "websocket": True, "upstream": "chat"}],
