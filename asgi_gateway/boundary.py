@@ -5,7 +5,7 @@ import asyncio
 from .asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send, answer, problem
 from .clock import Clock
 from .config import TimeoutConfig
-from .errors import Aborted, UpstreamError
+from .errors import Aborted, CallerLeft, UpstreamError
 from .exchange import CALL, EXCHANGE, Call, Exchange
 from .ticker import Ticker
 
@@ -47,8 +47,9 @@ def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, c
 async def fail(scope: Scope, send: Send, call: Call, failure: UpstreamError) -> None:
     exchange: Exchange = scope[EXCHANGE]
     exchange.outcome, exchange.cause = "upstream_failed", failure.reason
-    if scope["type"] == "websocket" and call.started:
-        await send({"type": "websocket.close", "code": 1011, "reason": "the upstream failed"})
+    if scope["type"] == "websocket" and exchange.status == 101:
+        if not exchange.complete:  # 1014 would say more, but browsers take it for a mistake of the server
+            await close(send)
         return
     if call.started:
         exchange.outcome = "aborted"
@@ -62,6 +63,14 @@ async def fail(scope: Scope, send: Send, call: Call, failure: UpstreamError) -> 
         upstream=call.upstream,
     )
     await answer(scope, send, failure.status, body, RETRY_SOON if failure.status == 503 else ())
+
+
+async def close(send: Send) -> None:
+    """Tell the caller of a WebSocket."""
+    try:
+        await send({"type": "websocket.close", "code": 1011, "reason": "the upstream failed"})
+    except OSError as gone:
+        raise CallerLeft from gone
 
 
 # What a caller may know. The address of the target and the system's words stay in the log.

@@ -332,6 +332,8 @@ class Call:
                     for function in reversed(self._judges):
                         function(self, message)
                 self.status = message["status"]
+            elif message["type"] == "websocket.http.response.start":
+                self.status = message["status"]
             self.started = True
         return self._send(message)
 

@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 from .asgi import ASGIApp, Message, Receive, Scope, Send, is_stream
-from .errors import UpstreamError
+from .errors import CallerLeft, UpstreamError
 from .exchange import CALL, EXCHANGE, Call
 from .importing import find
 
@@ -38,6 +38,8 @@ class Local:
         except (UpstreamError, asyncio.CancelledError):
             raise
         except Exception as error:
+            if scope["type"] == "websocket" and says_left(error, progress):
+                raise CallerLeft from error
             if progress.discarding is error:
                 raise
             logger.exception("the app %s raised", self.path)
@@ -111,3 +113,12 @@ class Progress:
             self.complete = not message.get("more_body", False)
         elif kind.startswith("websocket."):
             self.complete = True
+
+
+def says_left(error: Exception, progress: Progress) -> bool:
+    """Whether an app only passes on that its caller left: what `send` raised, or Starlette's word for it."""
+    from starlette.websockets import WebSocketDisconnect
+
+    if isinstance(error, WebSocketDisconnect):
+        return True
+    return isinstance(error, OSError) and progress.discarding is error

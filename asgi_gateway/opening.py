@@ -132,4 +132,4 @@ class Opener:
     def tunnel(self) -> Tunnel:
         from .websocket import tunnel
 
-        return tunnel(self._options)
+        return tunnel(self._options, self._kernel.clock)

@@ -28,14 +28,14 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel) -> ASGIApp
         call.attempts.append(target)
         target.active += 1
         try:
+            if scope["type"] != "http":
+                await tunnel(target, scope, receive, send)
+                pool.answered(target, call.status)
+                return
             transport = target.transport
             if transport is None:
                 assert target.local is not None
                 await target.local.serve(scope, receive, send)
-                pool.answered(target, call.status)
-                return
-            if scope["type"] != "http":
-                await tunnel(target, scope, receive, send)
                 pool.answered(target, call.status)
                 return
             exchange: Exchange = scope[EXCHANGE]

@@ -16,6 +16,7 @@ GUIDES = (
     DOCS / "concepts.md",
     DOCS / "getting-started.md",
     DOCS / "mounting.md",
+    DOCS / "websocket.md",
     DOCS / "writing-a-plugin.md",
 )
 

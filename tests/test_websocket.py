@@ -13,21 +13,26 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from asgi_gateway.asgi import Receive, Scope, Send
 from asgi_gateway.gateway import Gateway
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def through(port: int) -> AsyncIterator[str]:
-    """A gateway in front of a port; its address."""
+async def through(port: int, denials: bool = True) -> AsyncIterator[str]:
+    """A gateway in front of a port; its address. `denials`: whether the server can refuse in HTTP."""
     gateway = Gateway.parse(
         {
             "routes": [{"name": "chat", "path": "/chat/*", "websocket": True, "upstream": "chat"}],
             "upstreams": {"chat": {"targets": [f"http://127.0.0.1:{port}"]}},
         }
     )
-    config = uvicorn.Config(gateway, port=0, ws="websockets-sansio", log_config=None, server_header=False)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gateway(scope if denials else {**scope, "extensions": {}}, receive, send)
+
+    config = uvicorn.Config(app, port=0, ws="websockets-sansio", log_config=None, server_header=False)
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
@@ -145,3 +150,15 @@ async def test_a_target_that_is_not_there_is_502() -> None:
         with pytest.raises(InvalidStatus) as refused:
             await to(f"{address}/a")
     assert refused.value.response.status_code == 502
+
+
+async def test_where_the_server_knows_no_denial_a_refusal_is_its_403() -> None:
+    def refuse(socket: ServerConnection, request: Request) -> Response:
+        return socket.respond(HTTPStatus.UNAUTHORIZED, "not you")
+
+    async with serve(echo, "127.0.0.1", 0, process_request=refuse) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with through(port, denials=False) as address:
+            with pytest.raises(InvalidStatus) as refused:
+                await to(f"{address}/a")
+    assert refused.value.response.status_code == 403

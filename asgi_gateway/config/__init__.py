@@ -12,6 +12,7 @@ from .upstream import (
     TimeoutConfig,
     Upstream,
     UpstreamTLS,
+    WebSocketConfig,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Upstream",
     "UpstreamTLS",
     "Use",
+    "WebSocketConfig",
     "When",
     "read_pairs",
 ]

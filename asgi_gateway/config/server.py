@@ -38,6 +38,8 @@ class Limits(Model):
     """Bytes per second that a caller has to send, or to read, once `body` or `send` has passed."""
     connections: Annotated[int, Field(ge=1)] | None = None
     """Connections of callers at one time, in one worker; 503 past it. Not given: as open files allow."""
+    message_bytes: Annotated[Size, Field(ge=1)] = 16 * 1024 * 1024
+    """The largest message of a caller's WebSocket; 1009 past it."""
     backlog: Annotated[int, Field(ge=1)] = 2048
     """Connections that the system holds before they are accepted."""
     spawned: Annotated[int, Field(ge=1)] = 1000
@@ -63,6 +65,8 @@ class Server(Model):
     """How long an idle connection of a caller stays open."""
     drain: Time = 5.0
     """How long, on SIGTERM, everything is still served while the readiness probe says 503 already."""
+    ping: Span | None = 20.0
+    """How often callers of WebSockets are pinged. One that is silent until the next ping is gone."""
     grace: Time = 30.0
     """How long requests may take to finish at shutdown, after `drain`."""
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"

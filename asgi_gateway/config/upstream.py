@@ -16,7 +16,7 @@ from pydantic import (
 
 from ..endpoint import Endpoint
 from ..mistake import below, mistake
-from ..units import Span, Time
+from ..units import Size, Span, Time
 from .chain import Chain, find, make, offered, read_entry
 from .model import Host, ImportPath, Model, TransportName, Url, UrlPath
 
@@ -79,6 +79,20 @@ class TimeoutConfig(Model):
     """The same for an event stream, which `total` does not cut once it has begun."""
     total: Span = 30.0
     """The whole call, all attempts."""
+
+
+class WebSocketConfig(Model):
+    """Bounds on WebSockets to the targets of an upstream."""
+
+    message_bytes: Annotated[Size, Field(ge=1)] = 16 * 1024 * 1024
+    """The largest message of a target; past it both sides are closed with 1009. What callers send is bounded
+    by `server.limits.message_bytes`."""
+    idle: Span | None = 300.0
+    """After so long without a message, either way, both sides are closed with 1001. Pings do not count."""
+    life: Span | None = None
+    """The longest life of a WebSocket; then both sides are closed with 1001."""
+    ping: Span | None = 20.0
+    """How often a target is pinged. One that is silent until the next ping has failed: callers get 1011."""
 
 
 class HealthConfig(Model):
@@ -149,6 +163,8 @@ class Upstream(Model):
     """Connections to each target."""
     timeout: TimeoutConfig = TimeoutConfig()
     """How long a call may take."""
+    websocket: WebSocketConfig = WebSocketConfig()
+    """Bounds on WebSockets."""
     tls: UpstreamTLS = UpstreamTLS()
     """For `https` targets."""
     health: HealthConfig | None = None

@@ -52,6 +52,8 @@ def settings(gateway: "Gateway", kind: type[GatewayProtocol]) -> uvicorn.Config:
         gateway,
         http=kind,
         ws=GatewayWebSocket,
+        ws_max_size=server.limits.message_bytes,
+        ws_ping_interval=server.ping,
         interface="asgi3",
         loop=server.loop,
         lifespan="on",

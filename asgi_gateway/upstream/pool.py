@@ -80,8 +80,9 @@ class Pool:
         if isinstance(why, UpstreamError) and why.reason in BLAMELESS:
             return
         target.failures += 1
-        if not target.told:
-            # Once, until it answers again: a target that is gone fails with each request.
+        if target.local is None and not target.told:
+            # Once, until it answers again: a target that is gone fails with each request. What an app in this
+            # process raises is in the log already.
             target.told = True
             logger.warning("upstream %s: target %s fails: %s", self.name, target.name, why)
         ejection = self._ejection

@@ -170,16 +170,20 @@ class Serving:
 
 
 @asynccontextmanager
-async def served(gateway: Gateway, app: ASGIApp | None = None) -> AsyncIterator[Serving]:
+async def served(
+    gateway: Gateway, app: ASGIApp | None = None, *, seconds: float = 20
+) -> AsyncIterator[Serving]:
     """Serve a gateway, or the app that it is mounted in."""
     config = Config(app or gateway, lifespan="off", ws=GatewayWebSocket, interface="asgi3", log_config=None)
     config.proxy_headers = False
+    config.ws_max_size = gateway.config.server.limits.message_bytes
+    config.ws_ping_interval = gateway.config.server.ping
     state, kind, loop = ServerState(), protocol(Server()), asyncio.get_running_loop()
     state.default_headers = [(b"date", b"Tue, 01 Sep 2026 10:00:00 GMT")]
     server = await loop.create_server(
         lambda: kind(config=config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
     )
-    async with server, gateway.lifespan(), asyncio.timeout(20):
+    async with server, gateway.lifespan(), asyncio.timeout(seconds):
         serving = Serving(gateway, server.sockets[0].getsockname()[1], state)
         yield serving
         for caller in serving.callers:
