@@ -102,7 +102,7 @@ class Opener:
         if options.transport != "http1":
             from .transport.httpx import HttpxTransport
 
-            return HttpxTransport.make(options.transport, origin, options)
+            return HttpxTransport.make(options.transport, origin, options, self._kernel.clock)
         return self._http1(origin, pool)
 
     def _http1(self, origin: Origin, pool: PoolConfig) -> Http1:

@@ -9,11 +9,13 @@ from typing import Any, cast
 import httpx
 
 from ..asgi import Header, Message, Receive
+from ..clock import Clock
 from ..config import TRANSPORTS, Upstream
 from ..errors import CallerLeft, ConfigError, Phase, Problem, Reason, UpstreamError
 from ..exchange import Call
 from ..importing import find
 from ..origin import Origin
+from .gate import Gate
 from .tls import ClientContext
 
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -44,23 +46,23 @@ class HttpxTransport:
         connect: float,
         idle: float,
         write: float,
-        wait: float,
+        gate: Gate,
         server_name: str = "",
     ) -> None:
         self._transport = transport
+        self._gate = gate
         self._url = httpx.URL(f"{origin.scheme}://{origin.authority}")
-        self._extensions: dict[str, object] = {
-            "timeout": {"connect": connect, "read": idle, "write": write, "pool": wait}
-        }
+        self._extensions: dict[str, object] = {"timeout": {"connect": connect, "read": idle, "write": write}}
         if server_name:
             self._extensions["sni_hostname"] = server_name
-        self._closing: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
 
     @classmethod
-    def make(cls, kind: str, origin: Origin, options: Upstream) -> "HttpxTransport":
+    def make(cls, kind: str, origin: Origin, options: Upstream, clock: Clock) -> "HttpxTransport":
         """What `httpx`, `http2` and `package.module:name` stand for; ConfigError if it cannot be had.
 
-        It has its own timers, and no limit to how many wait.
+        It has its own timers. Who waits for a connection waits at a gate of ours: the pool of httpx loses a
+        connection for good when a wait for it ends at a bad moment.
         """
         if kind == "http2" and find_spec("h2") is None:
             raise ConfigError(
@@ -90,7 +92,9 @@ class HttpxTransport:
             # One bound for both: httpx does not tell the head from the body.
             idle=max(options.timeout.head, options.timeout.idle),
             write=options.timeout.write,
-            wait=options.pool.wait,
+            gate=Gate(
+                options.pool.max_connections, options.pool.max_waiting, options.pool.wait, clock.monotonic
+            ),
             server_name=options.tls.server_name,
         )
 
@@ -101,9 +105,10 @@ class HttpxTransport:
         request = httpx.Request(
             method, self._url, headers=fields, stream=body, extensions={**self._extensions, "target": target}
         )
+        await self._gate.enter(call)
         call.phase = "head"
         response = await self._undisturbed(request, body)
-        answer = HttpxAnswer(response, call, self._closing)
+        answer = HttpxAnswer(response, call, self._end)
         if answer.status < 200:
             answer.close()
             raise UpstreamError("protocol_error", "head", "an upgrade that was not asked for", sent=True)
@@ -112,36 +117,51 @@ class HttpxTransport:
     async def _undisturbed(self, request: httpx.Request, body: "Body") -> httpx.Response:
         """Let httpx finish what it began, whoever leaves: cancelled badly, its pool loses a place."""
         task = asyncio.create_task(self._transport.handle_async_request(request))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         try:
             return await asyncio.shield(task)
-        except httpx.TransportError as error:
-            raise translated(error, "head") from error
         except asyncio.CancelledError:
             body.stop()
             task.add_done_callback(self._drop)
             raise
+        except BaseException as error:
+            self._gate.leave()
+            if isinstance(error, httpx.TransportError):
+                raise translated(error, "head") from error
+            raise
 
     def _drop(self, task: "asyncio.Task[httpx.Response]") -> None:
         """Nobody wants this answer any more."""
-        if not task.cancelled() and task.exception() is None:
-            stream = cast("httpx.AsyncByteStream", task.result().stream)
-            closing = asyncio.get_running_loop().create_task(stream.aclose())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        if task.cancelled() or task.exception() is not None:
+            self._gate.leave()
+        else:
+            self._end(cast("httpx.AsyncByteStream", task.result().stream))
+
+    def _end(self, stream: httpx.AsyncByteStream) -> None:
+        """Close an answer; then its place is free."""
+        task = asyncio.get_running_loop().create_task(stream.aclose())
+        # The loop itself keeps no reference to a task.
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self._gate.leave()
 
     async def aclose(self) -> None:
-        for task in tuple(self._closing):
+        for task in tuple(self._running):
             task.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(*self._running, return_exceptions=True)
         await self._transport.aclose()
 
 
 class HttpxAnswer:
     """An answer on its way through an httpx transport. Nothing is read ahead, so there is nothing to take."""
 
-    def __init__(self, response: httpx.Response, call: Call, closing: set[asyncio.Task[Any]]) -> None:
+    def __init__(
+        self, response: httpx.Response, call: Call, end: Callable[[httpx.AsyncByteStream], None]
+    ) -> None:
         self.status = response.status_code
         self.headers: list[Header] = [(name.lower(), value) for name, value in response.headers.raw]
         self.trailers: list[Header] = []
@@ -149,7 +169,7 @@ class HttpxAnswer:
         self._stream = cast("httpx.AsyncByteStream", response.stream)
         self._chunks = aiter(self._stream)
         self._call = call
-        self._closing = closing
+        self._end = end
         self._closed = False
 
     def take(self) -> bytes:
@@ -170,10 +190,7 @@ class HttpxAnswer:
         if self._closed:
             return
         self._closed = True
-        task = asyncio.get_running_loop().create_task(self._stream.aclose())
-        # The loop itself keeps no reference to a task.
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._end(self._stream)
 
 
 class Body(httpx.AsyncByteStream):

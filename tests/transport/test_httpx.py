@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from asgi_gateway.asgi import Message
+from asgi_gateway.clock import Clock
 from asgi_gateway.config import Upstream
 from asgi_gateway.errors import CallerLeft, UpstreamError
 from asgi_gateway.exchange import Call, closed
@@ -45,7 +46,7 @@ async def to(serve: Serve, **timeout: str) -> AsyncIterator[HttpxTransport]:
 
 def made(origin: Origin, timeout: dict[str, str]) -> HttpxTransport:
     options = Upstream.model_validate({"targets": [str(origin)], "timeout": timeout})
-    return HttpxTransport.make("httpx", origin, options)
+    return HttpxTransport.make("httpx", origin, options, Clock())
 
 
 def a_call() -> Call:

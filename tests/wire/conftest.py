@@ -11,7 +11,6 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from asgi_gateway.asgi import ASGIApp
-from asgi_gateway.config import Server
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.server.protocol import protocol
 from asgi_gateway.server.websocket import GatewayWebSocket
@@ -178,7 +177,7 @@ async def served(
     config.proxy_headers = False
     config.ws_max_size = gateway.config.server.limits.message_bytes
     config.ws_ping_interval = gateway.config.server.ping
-    state, kind, loop = ServerState(), protocol(Server()), asyncio.get_running_loop()
+    state, kind, loop = ServerState(), protocol(gateway.config.server), asyncio.get_running_loop()
     state.default_headers = [(b"date", b"Tue, 01 Sep 2026 10:00:00 GMT")]
     server = await loop.create_server(
         lambda: kind(config=config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0

@@ -1,0 +1,50 @@
+"""The only place that bounds what is under way over a transport that does not do so well itself."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from ..errors import UpstreamError
+from ..exchange import Call
+
+
+class Gate:
+    """So many may be inside at one time, so many more may wait, each so long; who came first goes first."""
+
+    def __init__(self, places: int, most: int, wait: float, now: Callable[[], float]) -> None:
+        """`wait`: seconds; `now`: monotonic."""
+        self._free = places
+        self._most = most
+        self._wait = wait
+        self._now = now
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self, call: Call) -> None:
+        """UpstreamError if too many wait, or when the ticker ends the wait. Who is inside calls `leave`."""
+        if self._free:
+            self._free -= 1
+            return
+        if len(self._waiting) >= self._most:
+            raise UpstreamError("pool_full", "pool", f"{len(self._waiting)} requests wait already")
+        waiter = call.waiter = asyncio.get_running_loop().create_future()
+        call.phase, call.limit = "pool", self._now() + self._wait
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            elif not waiter.cancelled() and waiter.exception() is None:
+                # It was let in in the very moment in which it gave up.
+                self.leave()
+            raise
+        finally:
+            call.waiter, call.limit = None, float("inf")
+
+    def leave(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._free += 1
