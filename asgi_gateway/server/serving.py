@@ -16,6 +16,7 @@ import uvicorn
 from ..config import Limits
 from ..errors import ConfigError
 from ..readable import readable
+from .accepting import Accepting
 from .protocol import GatewayProtocol, protocol
 from .reloading import ConfigFile, refuse, size, warn_about
 from .tls import server_context
@@ -61,7 +62,6 @@ def settings(gateway: "Gateway", kind: type[GatewayProtocol]) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         date_header=True,
-        backlog=server.limits.backlog,
         timeout_keep_alive=server.keep_alive,  # type: ignore[arg-type]  # any number of seconds will do
         timeout_graceful_shutdown=server.grace,  # type: ignore[arg-type]
         ssl_context_factory=(lambda config, default: server_context(tls)) if tls else None,
@@ -89,12 +89,14 @@ class GatewayServer(uvicorn.Server):
         alone: bool = True,
     ) -> None:
         """`alone`: there is no supervisor that reads the file, and lets requests drain."""
-        self._kind = protocol(gateway.config.server, room(gateway.config.server.limits))
+        self._started_with = gateway.config.server
+        self._room = room(self._started_with.limits)
+        self._kind = protocol(self._started_with, self._room)
         super().__init__(settings(gateway, self._kind))
         self.gateway = gateway
         self._file = file
         self._alone = alone
-        self._started_with = gateway.config.server
+        self._accepting: Accepting | None = None
         self._ready = ready
         self._beside = beside
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -186,7 +188,16 @@ class GatewayServer(uvicorn.Server):
         task.add_done_callback(self._tasks.discard)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        self._accepting = Accepting(
+            sockets or [],
+            self._connection,
+            lambda: len(self.server_state.connections),
+            self._room,
+            self.config.ssl,
+            self._started_with.limits.head,
+        )
+        self._accepting.start()
         for work in self._beside:
             self.spawn(work(self))
         # A plain request leaves no cycles behind: to look for them after every 700 objects costs 4 us of 47.
@@ -195,6 +206,9 @@ class GatewayServer(uvicorn.Server):
         self._watchdog = Watchdog(asyncio.get_running_loop(), bound)
         self._watchdog.start()
         self._ready()
+
+    def _connection(self) -> asyncio.Protocol:
+        return self._kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def main_loop(self) -> None:
         # It sets the date: once a second will do.
@@ -225,8 +239,8 @@ class GatewayServer(uvicorn.Server):
             if not any(readable(each.fileno()) for each in sockets):
                 break
             await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
+        if self._accepting is not None:
+            await self._accepting.close(LAST)
         for each in sockets:
             each.close()
         for connection in list(self.server_state.connections):
