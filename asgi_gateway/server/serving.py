@@ -16,7 +16,9 @@ import uvicorn
 from ..config import Limits
 from ..errors import ConfigError
 from ..readable import readable
+from . import logs
 from .accepting import Accepting
+from .holding import hold, let_go
 from .protocol import GatewayProtocol, protocol
 from .reloading import ConfigFile, refuse, size, warn_about
 from .tls import server_context
@@ -121,14 +123,18 @@ class GatewayServer(uvicorn.Server):
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
+        let_go()
         try:
             yield
         finally:
+            hold()
             for number in handlers:
                 loop.remove_signal_handler(number)
 
     def end(self, drain: float = 0.0) -> None:
         """Stop after so many seconds in which the readiness probe says no; said twice, at once."""
+        if self._alone:
+            logs.ends_at_once() if self._ending else logs.ends(drain, self._started_with.grace)
         if self._ending:
             self.force_exit = True
             self.stop()
@@ -229,6 +235,8 @@ class GatewayServer(uvicorn.Server):
             await asyncio.wait_for(self.lifespan.shutdown(), LAST if self.force_exit else CLOSING)
         if self._watchdog is not None:
             self._watchdog.stop()
+        if self._alone:
+            logs.has_ended()
         # Closing the event loop waits for all tasks, those too that do not end.
         self.call_off = deadman(LAST, 0)
 
