@@ -55,8 +55,13 @@ class Accepting:
         self._go_on()
 
     async def close(self, patience: float) -> None:
-        """Take in nobody else; who is about to come in has so many seconds."""
+        """Take in who has come already, within so many seconds, and close the listeners."""
         self._stop()
+        for listener in self._listeners:
+            # Whoever came in between would be reset.
+            while self._accept(listener):
+                pass
+            listener.close()
         if self._paused is not None:
             self._paused.cancel()
         if self._opening:
@@ -70,7 +75,7 @@ class Accepting:
             self._paused = self._loop.call_later(PAUSE, self._go_on)
             return
         for listener in self._listeners:
-            self._loop.add_reader(listener.fileno(), self._accept, listener)
+            self._loop.add_reader(listener.fileno(), self._take, listener)
 
     def _stop(self) -> None:
         for listener in self._listeners:
@@ -78,29 +83,38 @@ class Accepting:
 
     def _pause(self) -> None:
         self._stop()
-        self._paused = self._loop.call_later(PAUSE, self._go_on)
+        if self._paused is None:
+            self._paused = self._loop.call_later(PAUSE, self._go_on)
 
     def _full(self) -> bool:
         return self._held() + len(self._opening) >= self._bound
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _take(self, listener: socket.socket) -> None:
         for _ in range(AT_ONCE):
-            if self._full():
-                self._pause()
+            if not self._accept(listener):
                 return
-            try:
-                connection, _ = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                # The socket stays readable: to try again at once would go on for ever.
-                self._say(error)
-                self._pause()
-                return
-            connection.setblocking(False)
-            task = self._loop.create_task(self._open(connection))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Take in the next connection; whether there was one, and room for it."""
+        if self._full():
+            self._pause()
+            return False
+        try:
+            connection, _ = listener.accept()
+        except ConnectionAbortedError:
+            return True
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            # The socket stays readable: to try again at once would go on for ever.
+            self._say(error)
+            self._pause()
+            return False
+        connection.setblocking(False)
+        task = self._loop.create_task(self._open(connection))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return True
 
     async def _open(self, connection: socket.socket) -> None:
         # A handshake that fails is the caller's business, and its connection is closed.

@@ -1,6 +1,8 @@
 """The only place that holds signals back until somebody listens to them."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 HELD = frozenset({signal.SIGHUP, signal.SIGUSR2})
 """What would end a process that has no handler yet; what is meant is to go on."""
@@ -14,3 +16,13 @@ def hold() -> None:
 def let_go() -> None:
     """Their handlers stand."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Processes that begin meanwhile hold them from their first moment."""
+    hold()
+    try:
+        yield
+    finally:
+        let_go()

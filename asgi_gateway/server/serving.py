@@ -15,7 +15,6 @@ import uvicorn
 
 from ..config import Limits
 from ..errors import ConfigError
-from ..readable import readable
 from . import logs
 from .accepting import Accepting
 from .holding import hold, let_go
@@ -39,8 +38,6 @@ CLOSING = 5.0
 """Seconds that the gateway and its plugins have to close their things."""
 RESERVED = 32
 """Open files for everything that is not a connection: listeners, logs, the event loop."""
-ROUNDS = 1000
-"""Turns of the event loop in which connections that wait to be accepted are taken in."""
 LOOK = 0.02
 """Seconds between two looks whether everybody is gone."""
 
@@ -229,7 +226,7 @@ class GatewayServer(uvicorn.Server):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close_doors(sockets or [])
+        await self._close_doors()
         await self._finish()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.lifespan.shutdown(), LAST if self.force_exit else CLOSING)
@@ -240,17 +237,10 @@ class GatewayServer(uvicorn.Server):
         # Closing the event loop waits for all tasks, those too that do not end.
         self.call_off = deadman(LAST, 0)
 
-    async def _close_doors(self, sockets: Sequence[socket.socket]) -> None:
+    async def _close_doors(self) -> None:
         """Take in who has come already, and nobody else."""
-        # Connections that the system holds for us would be reset.
-        for _ in range(ROUNDS):
-            if not any(readable(each.fileno()) for each in sockets):
-                break
-            await asyncio.sleep(0)
         if self._accepting is not None:
             await self._accepting.close(LAST)
-        for each in sockets:
-            each.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
 

@@ -15,7 +15,7 @@ from typing import Any
 from ..config import Server
 from ..errors import ConfigError
 from . import logs
-from .holding import hold, let_go
+from .holding import held, hold, let_go
 from .listening import close
 from .reloading import ConfigFile, count, refuse, size, warn_about
 from .wire import Note, Wire
@@ -51,7 +51,7 @@ class Worker:
         numbers = [theirs.fileno(), *(each.fileno() for each in sockets)]
         command = [sys.executable, "-m", "asgi_gateway.server.worker", str(path), *map(str, numbers)]
         # A group of its own: Ctrl-C is for the supervisor, which ends its workers by SIGTERM.
-        with theirs:
+        with theirs, held():
             process = await asyncio.create_subprocess_exec(
                 *command, pass_fds=numbers, stdin=subprocess.DEVNULL, process_group=0
             )
