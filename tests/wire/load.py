@@ -8,6 +8,16 @@ from dataclasses import dataclass, field
 
 from tests.wire.conftest import Answer, Caller
 
+
+async def leave(*callers: Caller) -> None:
+    """All of them close their connections."""
+    for caller in callers:
+        caller.leave()
+    for caller in callers:
+        with suppress(ConnectionError):
+            await caller.writer.wait_closed()
+
+
 Look = Callable[[Answer], bool]
 
 
@@ -36,7 +46,7 @@ class Load:
                 return
             with suppress(ConnectionError):
                 await self._keep_asking(caller, method, pause)
-            caller.leave()
+            await leave(caller)
 
     async def _keep_asking(self, caller: Caller, method: str, pause: float) -> None:
         while not self.over:
