@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -64,13 +64,20 @@ class Load:
 
 
 @asynccontextmanager
-async def load(url: str, callers: int = 8, *, look: Look = fine, pause: float = 0.002) -> AsyncIterator[Load]:
-    """Every second caller posts. `look`: whether an answer is as it should be."""
+async def load(
+    url: str,
+    callers: int = 8,
+    *,
+    look: Look = fine,
+    pause: float = 0.002,
+    methods: Sequence[str] = ("GET", "POST"),
+) -> AsyncIterator[Load]:
+    """Each caller has a method. `look`: whether an answer is as it should be."""
     found = re.search(r":(\d+)$", url)
     assert found is not None
     one = Load(int(found[1]), look)
     tasks = [
-        asyncio.create_task(one.call("POST" if number % 2 else "GET", pause)) for number in range(callers)
+        asyncio.create_task(one.call(methods[number % len(methods)], pause)) for number in range(callers)
     ]
     try:
         yield one
