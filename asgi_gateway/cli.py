@@ -59,6 +59,10 @@ def run(
     last_good: str | None,
 ) -> None:
     """Serve FILE until SIGTERM or Ctrl-C. SIGHUP reads it again."""
+    from .server.holding import hold
+
+    hold()
+    # They take a while.
     from .server.run import run
     from .server.watchdog import deadman
 

@@ -12,6 +12,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+LIMITED = """
+import resource, runpy, sys
+files = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+runpy.run_module("asgi_gateway", run_name="__main__", alter_sys=True)
+"""
+"""`asgi-gateway` with so many open files and no more."""
 PATIENCE = 30.0
 """Seconds that a process has for anything; only a broken one needs them."""
 
@@ -65,6 +72,10 @@ class Running:
         matches = found()
         assert len(matches) >= times, f"{pattern!r} was not said {times} times:\n{self}"
         return matches[times - 1]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -128,12 +139,16 @@ async def gateway(
     *options: str,
     env: Mapping[str, str] | None = None,
     quiet: bool = True,
+    files: int | None = None,
 ) -> AsyncIterator[Running]:
-    """`asgi-gateway run` with a document, on a free port unless that says otherwise, see `url`."""
+    """`asgi-gateway run` with a document, on a free port unless that says otherwise, see `url`.
+
+    `files`: how many it may open.
+    """
     server = {"listen": "127.0.0.1:0", "drain": "0s", **document.get("server", {})}
     file = write(folder / "gateway.yaml", {**document, "server": server})
-    command = ("-m", "asgi_gateway", "run", str(file), *options)
-    async with running(*command, env=env, file=file, quiet=quiet) as one:
+    start = ("-m", "asgi_gateway") if files is None else ("-c", LIMITED, str(files))
+    async with running(*start, "run", str(file), *options, env=env, file=file, quiet=quiet) as one:
         one.url = (await one.says(r"listens on (\S+):"))[1]
         yield one
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..readable import readable
 
@@ -15,12 +16,18 @@ class Lingering(asyncio.Protocol):
     Closing with unread bytes resets the connection, and the caller would lose the answer that explains it.
     """
 
-    def __init__(self, transport: asyncio.Transport, lost: Callable[[Exception | None], None]) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        lost: Callable[[Exception | None], None],
+        seconds: float = LINGER,
+    ) -> None:
         self._lost = lost
         if transport.can_write_eof():
-            transport.write_eof()
+            with suppress(OSError):  # the caller has reset the connection, and the loop does not know yet
+                transport.write_eof()
         transport.resume_reading()
-        self._timer = asyncio.get_running_loop().call_later(LINGER, transport.close)
+        self._timer = asyncio.get_running_loop().call_later(seconds, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from ..errors import ConfigError, Problem
+from ..unsent import bound
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
 UNIX = "unix:"
@@ -76,6 +77,7 @@ def listening(
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound(opened)
         opened.bind(place)
         opened.listen(backlog)
     except OSError:

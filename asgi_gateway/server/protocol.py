@@ -12,12 +12,14 @@ from ..config import Server
 from .cycle import Cycle
 from .head import Refused
 from .lines import farewell
-from .lingering import Lingering, unread
+from .lingering import LINGER, Lingering, unread
 from .reader import Reader
 from .sweeping import Patience, Sweeper
 
 PIPELINE = 128
 """Requests that may wait behind another one on their connection."""
+CROWDED = 0.1
+"""Seconds that a caller for whom there is no room has to read that: others wait for the place."""
 SHUTDOWN = 1.0
 """Seconds in which a request that is on its way has to come while the server shuts down."""
 NO_BOUND = sys.maxsize
@@ -46,7 +48,9 @@ class GatewayProtocol(Reader):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.most:
-            self.say(Refused(503, "too_many_connections", "this gateway has no room for more connections"))
+            detail = "this gateway has no room for more connections"
+            self.surprising = True
+            self.say(Refused(503, "too_many_connections", detail), CROWDED)
         else:
             self.sweeper.add(self)
 
@@ -179,18 +183,21 @@ class GatewayProtocol(Reader):
             self.leave()
             self.say(refused)
 
-    def say(self, refused: Refused) -> None:
+    def say(self, refused: Refused, linger: float = LINGER) -> None:
         date = self.server_state.default_headers
         self.transport.write(farewell(refused.status, refused.reason, refused.detail, date))
-        self.close()
+        self.close(linger)
 
-    def close(self) -> None:
+    def close(self, linger: float = LINGER) -> None:
         """Close after what was written; softly if the caller still sends, so that it reads the answer."""
         more = self.waiting or self.in_head() or (self.reading is not None and self.reading.more_body)
         self.waiting.clear()
         self.sweeper.discard(self)
+        if self.transport.get_write_buffer_size():
+            # A caller who does not read would hold it for as long as it likes.
+            self.loop.call_later(self.sweeper.patience.send, self.transport.abort)
         if self.refusal is not None or self.surprising or more or unread(self.transport):
-            self.transport.set_protocol(Lingering(self.transport, self.connection_lost))
+            self.transport.set_protocol(Lingering(self.transport, self.connection_lost, linger))
         else:
             self.transport.close()
 

@@ -15,7 +15,9 @@ import uvicorn
 
 from ..config import Limits
 from ..errors import ConfigError
-from ..readable import readable
+from . import logs
+from .accepting import Accepting
+from .holding import hold, let_go
 from .protocol import GatewayProtocol, protocol
 from .reloading import ConfigFile, refuse, size, warn_about
 from .tls import server_context
@@ -36,8 +38,6 @@ CLOSING = 5.0
 """Seconds that the gateway and its plugins have to close their things."""
 RESERVED = 32
 """Open files for everything that is not a connection: listeners, logs, the event loop."""
-ROUNDS = 1000
-"""Turns of the event loop in which connections that wait to be accepted are taken in."""
 LOOK = 0.02
 """Seconds between two looks whether everybody is gone."""
 
@@ -63,7 +63,6 @@ def settings(gateway: "Gateway", kind: type[GatewayProtocol]) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         date_header=True,
-        backlog=server.limits.backlog,
         timeout_keep_alive=server.keep_alive,  # type: ignore[arg-type]  # any number of seconds will do
         timeout_graceful_shutdown=server.grace,  # type: ignore[arg-type]
         ssl_context_factory=(lambda config, default: server_context(tls)) if tls else None,
@@ -91,12 +90,14 @@ class GatewayServer(uvicorn.Server):
         alone: bool = True,
     ) -> None:
         """`alone`: there is no supervisor that reads the file, and lets requests drain."""
-        self._kind = protocol(gateway.config.server, room(gateway.config.server.limits))
+        self._started_with = gateway.config.server
+        self._room = room(self._started_with.limits)
+        self._kind = protocol(self._started_with, self._room)
         super().__init__(settings(gateway, self._kind))
         self.gateway = gateway
         self._file = file
         self._alone = alone
-        self._started_with = gateway.config.server
+        self._accepting: Accepting | None = None
         self._ready = ready
         self._beside = beside
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -121,14 +122,18 @@ class GatewayServer(uvicorn.Server):
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
+        let_go()
         try:
             yield
         finally:
+            hold()
             for number in handlers:
                 loop.remove_signal_handler(number)
 
     def end(self, drain: float = 0.0) -> None:
         """Stop after so many seconds in which the readiness probe says no; said twice, at once."""
+        if self._alone:
+            logs.ends_at_once() if self._ending else logs.ends(drain, self._started_with.grace)
         if self._ending:
             self.force_exit = True
             self.stop()
@@ -188,7 +193,16 @@ class GatewayServer(uvicorn.Server):
         task.add_done_callback(self._tasks.discard)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        self._accepting = Accepting(
+            sockets or [],
+            self._connection,
+            lambda: len(self.server_state.connections),
+            self._room,
+            self.config.ssl,
+            self._started_with.limits.head,
+        )
+        self._accepting.start()
         for work in self._beside:
             self.spawn(work(self))
         # A plain request leaves no cycles behind: to look for them after every 700 objects costs 4 us of 47.
@@ -197,6 +211,9 @@ class GatewayServer(uvicorn.Server):
         self._watchdog = Watchdog(asyncio.get_running_loop(), bound)
         self._watchdog.start()
         self._ready()
+
+    def _connection(self) -> asyncio.Protocol:
+        return self._kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def main_loop(self) -> None:
         # It sets the date: once a second will do.
@@ -211,26 +228,21 @@ class GatewayServer(uvicorn.Server):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close_doors(sockets or [])
+        await self._close_doors()
         await self._finish()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.lifespan.shutdown(), LAST if self.force_exit else CLOSING)
         if self._watchdog is not None:
             self._watchdog.stop()
+        if self._alone:
+            logs.has_ended()
         # Closing the event loop waits for all tasks, those too that do not end.
         self.call_off = deadman(LAST, 0)
 
-    async def _close_doors(self, sockets: Sequence[socket.socket]) -> None:
+    async def _close_doors(self) -> None:
         """Take in who has come already, and nobody else."""
-        # Connections that the system holds for us would be reset.
-        for _ in range(ROUNDS):
-            if not any(readable(each.fileno()) for each in sockets):
-                break
-            await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
-        for each in sockets:
-            each.close()
+        if self._accepting is not None:
+            await self._accepting.close(LAST)
         for connection in list(self.server_state.connections):
             connection.shutdown()
 

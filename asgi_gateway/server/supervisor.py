@@ -14,6 +14,8 @@ from typing import Any
 
 from ..config import Server
 from ..errors import ConfigError
+from . import logs
+from .holding import held, hold, let_go
 from .listening import close
 from .reloading import ConfigFile, count, refuse, size, warn_about
 from .wire import Note, Wire
@@ -26,6 +28,10 @@ CONVERGED = 10.0
 """Seconds in which workers have to serve a new configuration, before that is said."""
 
 logger = logging.getLogger("asgi_gateway")
+
+
+def workers(number: int, one: str, many: str) -> str:
+    return f"{count(number, 'worker')} {one if number == 1 else many}"
 
 
 @dataclass(eq=False)
@@ -45,7 +51,7 @@ class Worker:
         numbers = [theirs.fileno(), *(each.fileno() for each in sockets)]
         command = [sys.executable, "-m", "asgi_gateway.server.worker", str(path), *map(str, numbers)]
         # A group of its own: Ctrl-C is for the supervisor, which ends its workers by SIGTERM.
-        with theirs:
+        with theirs, held():
             process = await asyncio.create_subprocess_exec(
                 *command, pass_fds=numbers, stdin=subprocess.DEVNULL, process_group=0
             )
@@ -93,10 +99,13 @@ class Supervisor:
         self._count = count
         self._server = server
         self._workers: set[Worker] = set()
+        self._beginning = 0
+        """Workers whose process is about to be there."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._replacing = asyncio.Lock()
 
     async def run(self, ready: Callable[[], None], *, watch: bool = False) -> int:
         """Until a signal ends it; the exit code. `watch`: reload when the file changes."""
@@ -105,19 +114,29 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGINT, self.end)
         loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self.reread()))
         loop.add_signal_handler(signal.SIGUSR2, lambda: self.spawn(self.restart()))
-        if all(await asyncio.gather(*(self.start_one() for _ in range(self._count)))):
+        let_go()
+        async with self._replacing:
+            up = all(await asyncio.gather(*(self.start_one() for _ in range(self._count))))
+        if up:
             ready()
             if watch:
                 self.spawn(self.follow())
             await self._stopping.wait()
         failed = not self._stopping.is_set()
         await self.finish()
+        hold()
+        if not failed:
+            logs.has_ended()
         return int(failed)
 
     # How it ends
 
     def end(self, drain: float = 0.0) -> None:
         """Stop after so many seconds in which the readiness probe says no; said twice, at once."""
+        if self._ending:
+            logs.ends_at_once()
+        else:
+            logs.ends(drain, self._server.grace)
         if self._ending or not drain:
             self.stop()
             return
@@ -151,12 +170,25 @@ class Supervisor:
 
     # Workers
 
+    @property
+    def _staying(self) -> int:
+        """Workers that serve, or will, and were not told to end."""
+        return sum(not worker.retired for worker in self._workers) + self._beginning
+
     async def start_one(self) -> bool:
         """Start a worker; whether it got ready."""
         if self._stopping.is_set():
             return False
-        worker = await Worker.start(self._file.path, self._sockets, self._file.content)
-        self._workers.add(worker)
+        content = self._file.content
+        self._beginning += 1
+        try:
+            worker = await Worker.start(self._file.path, self._sockets, content)
+            self._workers.add(worker)
+        finally:
+            self._beginning -= 1
+        if content is not self._file.content:
+            # It was read again meanwhile, when nobody could tell this worker.
+            worker.load(self._file.content)
         self.spawn(self.look_after(worker))
         if self._ending:
             worker.wire.send({"drain": True})
@@ -172,8 +204,13 @@ class Supervisor:
             return
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         logger.error("worker %d ended by %s; another one takes its place", worker.process.pid, how)
-        while not await self.start_one() and not await self.stopped_within(PAUSE):
-            pass
+        await self.fill()
+
+    async def fill(self) -> None:
+        """Start as many workers as are missing: none where another one is on its way already."""
+        while self._staying < self._count and not self._stopping.is_set():
+            if not await self.start_one():
+                await self.stopped_within(PAUSE)
 
     async def stopped_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
@@ -182,16 +219,24 @@ class Supervisor:
 
     async def restart(self) -> None:
         """Replace the workers one after the other, so that somebody always serves."""
-        old = list(self._workers)
-        for worker in old:
+        async with self._replacing:
             if self._stopping.is_set():
                 return
-            if not await self.start_one():
-                logger.error("a new worker could not start; the old ones go on")
-                return
-            worker.retire()
-            await worker.process.wait()
-        logger.info("%s replaced", "1 worker was" if len(old) == 1 else f"{len(old)} workers were")
+            old = set(self._workers)
+            many = len(old)
+            logger.info("%s to be replaced, one after the other", workers(many, "is", "are"))
+            while (left := list(old & self._workers)) and not self._stopping.is_set():
+                # One of them may have died meanwhile: then the new one is in its place.
+                if self._staying > self._count:
+                    left[0].retire()
+                    await left[0].process.wait()
+                    old.discard(left[0])
+                elif not await self.start_one() and not self._stopping.is_set():
+                    logger.error("a new worker could not start; the old ones go on")
+                    await self.fill()
+                    return
+            if not self._stopping.is_set():
+                logger.info("%s replaced", workers(many, "was", "were"))
 
     # The configuration
 
@@ -221,10 +266,8 @@ class Supervisor:
             served = sum(
                 not each.cancelled() and "loaded" in (each.result() or {}) for each in asked if each.done()
             )
-            told = "serves" if served == 1 else "serve"
-            logger.info(
-                "the configuration was read again: %s; %s %s it", size(gateway), count(served, "worker"), told
-            )
+            told = workers(served, "serves", "serve")
+            logger.info("the configuration was read again: %s; %s it", size(gateway), told)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

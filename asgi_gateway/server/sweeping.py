@@ -69,7 +69,7 @@ class Sweeper:
     """Looks at all connections of one server, again and again while there are any."""
 
     def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+        self.patience = patience
         self._period = patience.period
         self._watched: dict[GatewayProtocol, Watch] = {}
         self._armed = False
@@ -109,14 +109,14 @@ class Sweeper:
         if watch.scope is not scope or watch.served != connection.served:
             watch.scope, watch.served, watch.since = scope, connection.served, now
         elif heading or not connection.served:
-            if now - watch.since > self._patience.head:
+            if now - watch.since > self.patience.head:
                 if heading:
                     connection.refuse(
                         Refused(408, "head_timeout", "the head of the request did not come in time")
                     )
                 else:
                     connection.close()
-        elif now - watch.since > self._patience.idle:
+        elif now - watch.since > self.patience.idle:
             connection.close()
 
     def _look_at_body(self, connection: "GatewayProtocol", watch: Watch, reading: "Cycle") -> None:
@@ -129,8 +129,8 @@ class Sweeper:
         watch.waited += self._period
         watch.silent = 0.0 if reading.got > watch.got else watch.silent + self._period
         watch.got = reading.got
-        slow = watch.waited > self._patience.body and reading.got < self._patience.rate * watch.waited
-        if watch.silent > self._patience.body or slow:
+        slow = watch.waited > self.patience.body and reading.got < self.patience.rate * watch.waited
+        if watch.silent > self.patience.body or slow:
             connection.refuse(Refused(408, "body_timeout", "the body of the request did not come in time"))
 
     def _look_at_answer(self, connection: "GatewayProtocol", watch: Watch) -> None:
@@ -141,6 +141,6 @@ class Sweeper:
         watch.drained += max(0, watch.pending - pending)
         watch.pending = pending
         watch.stuck += self._period
-        if watch.stuck > self._patience.send and watch.drained < self._patience.rate * watch.stuck:
+        if watch.stuck > self.patience.send and watch.drained < self.patience.rate * watch.stuck:
             assert connection.current is not None
             connection.cut(connection.current)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from .holding import hold
 from .watchdog import deadman
 from .wire import Note, Wire, first
 
@@ -22,6 +23,8 @@ def main(path: str, control: int, listeners: list[int]) -> int:
 
     The content of the file at `path` comes over that wire, so that all workers serve the same.
     """
+    hold()
+    # They take a while.
     from ..gateway import Gateway
     from . import logs
     from .serving import serve

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..origin import Origin
+from ..unsent import bound
 
 DELAY = 0.25
 """Seconds until the next address is tried beside the one that does not answer (RFC 8305 5)."""
@@ -60,6 +61,7 @@ async def connect(family: int, place: Any) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setblocking(False)
+        bound(opened)
         await asyncio.get_running_loop().sock_connect(opened, place)
     except BaseException:
         opened.close()

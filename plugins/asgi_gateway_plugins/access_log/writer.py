@@ -110,6 +110,9 @@ class Sink:
             with suppress(OSError):
                 if self._descriptor >= 0:
                     self._confess()
+            if self._dropped:
+                logger.warning("access log %s: %d lines were dropped", self.file, self._dropped)
+                self._dropped = 0
             self._shut()
 
     def _confess(self) -> None:
