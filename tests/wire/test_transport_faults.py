@@ -71,7 +71,8 @@ async def test_a_target_that_closes_when_it_has_accepted_costs_no_place(front: F
         serving = await front(pool={"max_connections": 2}, targets=[url], ejection=None)
         caller = await serving.caller()
         for _ in range(6):
-            assert (await caller.ask()).status == 502
+            # What it says may come before the request went out, or just after: then it is an answer.
+            assert (await caller.ask()).status in ((502, 200) if says else (502,))
         assert active(serving) == 0
 
 
