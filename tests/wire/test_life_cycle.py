@@ -29,7 +29,7 @@ async def answers(line: Line) -> None:
             await line.reader.readexactly(int(found[1]))
         if b" /events " in head:
             line.say(HEAD + b"7\r\ndata: 1\r\n")
-            await asyncio.sleep(2)
+            await asyncio.sleep(0.7)
             line.say(b"7\r\ndata: 2\r\n0\r\n\r\n")
         else:
             line.say(OK)
@@ -193,7 +193,7 @@ async def test_sighup_and_sigusr2_in_the_first_moments_end_nothing(
     async with running("-m", "asgi_gateway", "run", str(file), "--workers", workers) as one:
         # Before that there is only the interpreter, on its way to the command.
         await until(lambda: holds_signals(one.process.pid))
-        for _ in range(20):
+        for _ in range(12):
             one.signal(signal.SIGHUP)
             one.signal(signal.SIGUSR2)
             for worker in children(one.process.pid):
