@@ -1,6 +1,7 @@
 """The only place that says how much the system holds for a peer who reads slowly."""
 
 import socket
+from contextlib import suppress
 
 MOST = 128 * 1024
 """Bytes that were written and not sent yet. What is on its way is not counted: a long line stays full."""
@@ -13,4 +14,5 @@ def bound(connection: socket.socket) -> None:
     Without it systems take some MiB, so that who writes is far ahead of who reads.
     """
     if OPTION is not None and connection.family != socket.AF_UNIX:
-        connection.setsockopt(socket.IPPROTO_TCP, OPTION, MOST)
+        with suppress(OSError):  # some sandboxes know the name only
+            connection.setsockopt(socket.IPPROTO_TCP, OPTION, MOST)

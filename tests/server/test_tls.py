@@ -1,5 +1,7 @@
 """A gateway that speaks TLS itself."""
 
+import asyncio
+import contextlib
 import ssl
 from pathlib import Path
 from typing import Any
@@ -91,3 +93,20 @@ async def test_files_that_cannot_be_used_are_sentences(
     assert "are not a certificate and its key in PEM" in line
     (line,) = await refused({**files, "client_ca": files["key"]})
     assert "holds no certificates in PEM" in line
+
+
+async def test_callers_who_never_shake_hands_are_sent_away_and_count_as_connections(
+    tmp_path: Path, document: Document, files: dict[str, str], authority: trustme.CA
+) -> None:
+    del files["client_ca"]
+    document["server"] = {"tls": files, "limits": {"head": "500ms", "connections": 4}}
+    async with gateway(tmp_path, document) as one:
+        silent = [await asyncio.open_connection("127.0.0.1", one.port) for _ in range(30)]
+        # There is room again when their time is over; nobody waits for their last one.
+        assert (await get(one.url + "/a", verify=trusting(authority))).text == "/a "
+        for reader, writer in silent:
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+        assert len(one.err) <= 2, one
+        assert await one.stop() == 0

@@ -21,7 +21,8 @@ from tests.wire.load import leave
 pytestmark = linux
 
 TIMES = 3
-CANCELS = 50_000 if NIGHTLY else 5000
+CANCELS = 25_000 if NIGHTLY else 2500
+"""On each event loop."""
 POOL = 10
 CALLERS = 40
 SLOWNESS = 0.004

@@ -15,7 +15,7 @@ from tests.measuring import children, linux, until
 from tests.processes import Running, gateway, running, write
 from tests.wire.conftest import Behind, Caller, Line
 
-from .load import load
+from .load import leave, load
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -29,7 +29,7 @@ async def answers(line: Line) -> None:
             await line.reader.readexactly(int(found[1]))
         if b" /events " in head:
             line.say(HEAD + b"7\r\ndata: 1\r\n")
-            await asyncio.sleep(2)
+            await asyncio.sleep(0.7)
             line.say(b"7\r\ndata: 2\r\n0\r\n\r\n")
         else:
             line.say(OK)
@@ -80,6 +80,20 @@ async def test_sigterm_under_load_fails_no_request(tmp_path: Path, upstream: Beh
         assert "the gateway has ended" in ended
 
 
+async def test_who_has_come_and_said_nothing_yet_is_answered_after_sigterm(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    async with gateway(tmp_path, behind((await upstream(answers)).url, drain="0s")) as one:
+        callers = [Caller(*await asyncio.open_connection("127.0.0.1", one.port)) for _ in range(50)]
+        one.signal(signal.SIGTERM)
+        await one.says("the gateway ends: requests in flight have")
+        told = await asyncio.gather(*(caller.ask("/a") for caller in callers))
+        assert {answer.status for answer in told} == {200}
+        assert {tuple(answer.all(b"connection")) for answer in told} == {(b"close",)}
+        await leave(*callers)
+        assert await one.ended() == 0
+
+
 async def test_an_event_stream_ends_by_itself_and_a_websocket_is_told(
     tmp_path: Path, upstream: Behind
 ) -> None:
@@ -106,7 +120,8 @@ async def test_sigusr2_under_load_fails_no_request_and_twice_doubles_no_worker(
 ) -> None:
     async with gateway(tmp_path, behind((await upstream(answers)).url, workers=2)) as one:
         before = await serving(one, 2)
-        async with load(one.url) as seen:
+        # Some ask all the time, and some now and then.
+        async with load(one.url) as seen, load(one.url, pause=0.3) as seldom:
             await asked(seen)
             one.signal(signal.SIGUSR2)
             await one.says("2 workers are to be replaced")
@@ -114,6 +129,7 @@ async def test_sigusr2_under_load_fails_no_request_and_twice_doubles_no_worker(
             await one.says("2 workers were replaced", times=2)
             await asked(seen)
         assert not seen.failed
+        assert not seldom.failed
         assert not await serving(one, 2) & before
         print(f"{seen.answered} answered")
         assert await one.stop() == 0
@@ -193,7 +209,7 @@ async def test_sighup_and_sigusr2_in_the_first_moments_end_nothing(
     async with running("-m", "asgi_gateway", "run", str(file), "--workers", workers) as one:
         # Before that there is only the interpreter, on its way to the command.
         await until(lambda: holds_signals(one.process.pid))
-        for _ in range(20):
+        for _ in range(12):
             one.signal(signal.SIGHUP)
             one.signal(signal.SIGUSR2)
             for worker in children(one.process.pid):

@@ -153,8 +153,8 @@ class Ahead:
 
     all: int
     received: int
-    """What the system has received for the gateway, and the gateway has not read. It decides about that: more
-    than the 16 segments of 64 KiB that it adds on this very machine, where segments are that large.
+    """What the system has received for the gateway, and the gateway has not read. How much that may be depends
+    on how fast the beginning was read; to bound it (SO_RCVBUF) would slow down long lines.
     """
 
     @classmethod

@@ -44,7 +44,7 @@ async def test_plugins_that_leak_swallow_and_never_answer_harm_nobody_else(
 ) -> None:
     async with gateway(tmp_path, behind((await upstream()).url)) as one:
         async with load(one.url) as seen:
-            # It leaks tasks: 12,000 at a time.
+            # It leaks tasks: 4,000 at a time.
             leaking = await reach(one)
             for _ in range(3):
                 assert (await leaking.ask("/leaks")).body == b"leaked"

@@ -11,6 +11,7 @@ import pytest
 from tests.measuring import busy_while_idle, linux, open_files, until
 from tests.processes import Running, gateway
 from tests.wire.conftest import OK, Behind, Caller, Line, Raw
+from tests.wire.load import leave
 
 BIG = 8 * 1024 * 1024
 CONNECTIONS = 50
@@ -63,15 +64,15 @@ async def attack(one: Running, mode: str) -> str:
 
 
 async def ask_all_the_time(one: Running, over: asyncio.Event) -> list[float]:
-    """How long each answer took."""
+    """How long each answer took, on a connection of its own."""
     took: list[float] = []
-    caller = Caller(*await asyncio.open_connection("127.0.0.1", one.port))
     while not over.is_set():
         began = time.monotonic()
+        caller = Caller(*await asyncio.open_connection("127.0.0.1", one.port))
         assert (await caller.ask()).status == 200
         took.append(time.monotonic() - began)
+        await leave(caller)
         await asyncio.sleep(0.01)
-    caller.leave()
     return sorted(took)
 
 
@@ -95,7 +96,7 @@ async def test_slow_heads_bodies_and_readers_are_sent_away_while_others_are_serv
         median = took[len(took) // 2]
         print(f"gone in {lasted:.1f} s; others waited {median:.4f} s, at most {took[-1]:.3f} s")
         assert median < 0.05
-        assert took[-1] < 0.5, "the slowest answer"
+        assert took[-1] < 2, "the slowest answer"
         # uvloop opens a spare one with the first connection.
         await until(lambda: open_files(one.process.pid) <= before + 1, 5)
         assert await busy_while_idle(one.process.pid) < 0.2
