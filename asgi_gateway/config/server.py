@@ -69,6 +69,8 @@ class Server(Model):
     """How often callers of WebSockets are pinged. One that is silent until the next ping is gone."""
     grace: Time = 30.0
     """How long requests may take to finish at shutdown, after `drain`."""
+    half_close: bool = False
+    """Whether callers who close their sending side wait for the answer; else they count as gone."""
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     """The event loop; `auto`: uvloop where it is installed."""
 

@@ -31,6 +31,7 @@ class GatewayProtocol(Reader):
 
     sweeper: ClassVar[Sweeper]
     most: ClassVar[int]
+    half_close: ClassVar[bool]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,10 +67,16 @@ class GatewayProtocol(Reader):
         self.reading = None
         self.parser = None  # type: ignore[assignment]
 
-    def eof_received(self) -> None:
-        """A FIN: the caller left. Whoever only closes its writing side looks the same."""
-        if self.current is not None:
-            self.cut(self.current)
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A FIN: the caller left. Whoever only closes its writing side looks the same, and may be meant."""
+        if self.current is None:
+            return False
+        if self.half_close and not (self.reading is not None and self.reading.more_body):
+            last = self.waiting[-1] if self.waiting else self.current
+            last.keep_alive = False
+            return True
+        self.cut(self.current)
+        return False
 
     def leave(self) -> None:
         """End what is being answered here; it is not wanted any more."""
@@ -204,5 +211,10 @@ class GatewayProtocol(Reader):
 
 def protocol(server: Server, most: int = NO_BOUND) -> type[GatewayProtocol]:
     """The protocol for one server, as uvicorn wants it: a class. `most`: connections at one time."""
-    own = {"limits": server.limits, "sweeper": Sweeper(Patience.of(server)), "most": most}
+    own = {
+        "limits": server.limits,
+        "sweeper": Sweeper(Patience.of(server)),
+        "most": most,
+        "half_close": server.half_close,
+    }
     return type("ServedProtocol", (GatewayProtocol,), own)

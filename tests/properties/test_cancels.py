@@ -107,7 +107,9 @@ async def leave_at_random() -> None:
     async def callers(pool: Http1) -> None:
         for number in numbers:
             task = loop.create_task(ask(pool, number))
-            leaving = loop.call_later(dice.random() * SLOWNESS * 4, task.cancel)
+            # Some stay, however slow the machine is.
+            patience = dice.random() * SLOWNESS * 4 if dice.random() < 0.7 else 300
+            leaving = loop.call_later(patience, task.cancel)
             try:
                 outcome = await task
             except asyncio.CancelledError:

@@ -14,8 +14,10 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from asgi_gateway.asgi import Receive, Scope, Send, answer
+from asgi_gateway.config import TimeoutConfig
 from asgi_gateway.errors import ConfigError
 from asgi_gateway.gateway import Gateway
+from asgi_gateway.upstream import Target
 from tests.wire.conftest import OK, Behind, Front, Line, Serving, served
 
 
@@ -215,3 +217,21 @@ async def test_a_target_that_fails_is_told_once_until_it_answers_again(
         f"upstream up: target {up.url} fails: it answered 503",
         f"upstream up: target {up.url} answers again",
     ]
+
+
+async def test_connections_and_health_outlive_a_reload_that_changes_other_things(
+    upstream: Behind, front: Front
+) -> None:
+    up = await upstream()
+    serving = await front(up, timeout={"total": "5s"})
+    caller = await serving.caller()
+    assert (await caller.ask()).status == 200
+    kept = serving.gateway._kernel.resources._kept
+    (target,) = [each.value for each in kept.values() if isinstance(each.value, Target)]
+    target.mark(healthy=False)
+    before = serving.gateway.config
+    changed = before.upstreams["up"].model_copy(update={"timeout": TimeoutConfig(total="6s")})
+    await serving.gateway.reload(before.model_copy(update={"upstreams": {"up": changed}}))
+    assert (await caller.ask()).status == 200
+    assert up.connections == 1
+    assert [each.value.healthy for each in kept.values() if isinstance(each.value, Target)] == [False]

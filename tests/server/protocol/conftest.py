@@ -99,22 +99,28 @@ Serve = Callable[..., "contextlib.AbstractAsyncContextManager[Serving]"]
 def serve() -> Serve:
     @contextlib.asynccontextmanager
     async def serving(
-        app: ASGIApp, *, keep_alive: float = 60, most: int = 10_000, **limits: float
+        app: ASGIApp,
+        *,
+        keep_alive: float = 60,
+        most: int = 10_000,
+        half_close: bool = False,
+        **limits: float,
     ) -> AsyncIterator[Serving]:
         config = Config(app, lifespan="off", ws=GatewayWebSocket, interface="asgi3", log_config=None)
         config.proxy_headers = False
         state = ServerState()
         state.default_headers = [DATE]
         bounds = Limits.model_construct(**limits)  # type: ignore[arg-type]
-        kind = protocol(Server.model_construct(limits=bounds, keep_alive=keep_alive), most)
+        server = Server.model_construct(limits=bounds, keep_alive=keep_alive, half_close=half_close)
+        kind = protocol(server, most)
         loop = asyncio.get_running_loop()
 
         def connect() -> GatewayProtocol:
             return kind(config=config, server_state=state, app_state={}, _loop=loop)
 
-        server = await loop.create_server(connect, "127.0.0.1", 0)
-        async with server, asyncio.timeout(20):
-            serving = Serving(server.sockets[0].getsockname()[:2], state)
+        listening = await loop.create_server(connect, "127.0.0.1", 0)
+        async with listening, asyncio.timeout(20):
+            serving = Serving(listening.sockets[0].getsockname()[:2], state)
             yield serving
             for caller in serving.callers:
                 caller.leave()

@@ -248,3 +248,42 @@ async def test_plain_requests_leave_nothing_to_collect(serve: Serve) -> None:
                 assert not round_ or gc.collect() == 0
             finally:
                 gc.enable()
+
+
+async def test_who_closes_its_sending_side_gets_the_whole_answer_where_that_is_allowed(serve: Serve) -> None:
+    gate, size = asyncio.Event(), 1_000_000
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(10):
+            await send({"type": "http.response.body", "body": bytes(size // 10), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serve(app, half_close=True) as server:
+        caller = await server.caller()
+        caller.get()
+        caller.get()
+        caller.writer.write_eof()
+        while not server.state.tasks:
+            await asyncio.sleep(0)
+        gate.set()
+        assert len((await caller.answer()).body) == size
+        assert len((await caller.answer()).body) == size
+        assert await caller.end() == b""
+
+
+async def test_who_ends_in_the_middle_of_its_body_has_left_in_any_case(serve: Serve) -> None:
+    left = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async with serve(app, half_close=True) as server:
+        caller = await server.caller()
+        caller.say(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nsome")
+        caller.writer.write_eof()
+        await left.wait()
