@@ -45,7 +45,13 @@ def open_upstream(name: str, options: Upstream, compiler: "Compiler") -> Opened:
     if not any(weight for _, weight in weighted):
         raise ConfigError(Problem("no target has a weight above 0", f"upstream {name}"))
     pool = Pool(name, weighted, options.balancer, options.ejection, compiler.kernel.dice)
-    app = proxy(pool, host=options.host, forwarded=options.forwarded, tunnel=opener.tunnel())
+    app = proxy(
+        pool,
+        host=options.host,
+        forwarded=options.forwarded,
+        tunnel=opener.tunnel(),
+        max_open=options.websocket.max_open,
+    )
     return Opened(app, tuple(target.name for target, _ in weighted), pool)
 
 

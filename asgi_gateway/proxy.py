@@ -18,8 +18,11 @@ TAKES_TRAILERS = (b"te: trailers", b"connection: te")  # RFC 9110 10.1.4
 Tunnel = Callable[[Target, Scope, Receive, Send], Awaitable[None]]
 
 
-def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel) -> ASGIApp:
-    """The endpoint of an upstream with targets: an ASGI app that runs inside a boundary."""
+def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel, max_open: int) -> ASGIApp:
+    """The endpoint of an upstream with targets: an ASGI app that runs inside a boundary.
+
+    `max_open`: WebSockets to one target.
+    """
     head = heads(host, forwarded)
 
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,7 +32,15 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel) -> ASGIApp
         target.active += 1
         try:
             if scope["type"] != "http":
-                await tunnel(target, scope, receive, send)
+                if target.tunnels >= max_open:
+                    raise UpstreamError(
+                        "pool_full", "pool", f"{max_open} WebSockets to {target.name} are open"
+                    )
+                target.tunnels += 1
+                try:
+                    await tunnel(target, scope, receive, send)
+                finally:
+                    target.tunnels -= 1
                 pool.answered(target, call.status)
                 return
             transport = target.transport

@@ -84,6 +84,8 @@ class TimeoutConfig(Model):
 class WebSocketConfig(Model):
     """Bounds on WebSockets to the targets of an upstream."""
 
+    max_open: Annotated[int, Field(ge=1)] = 1000
+    """WebSockets to one target at one time, in one worker; 503 past it."""
     message_bytes: Annotated[Size, Field(ge=1)] = 16 * 1024 * 1024
     """The largest message of a target; past it both sides are closed with 1009. What callers send is bounded
     by `server.limits.message_bytes`."""

@@ -29,6 +29,8 @@ class Target:
         self.local = local
         self.active = 0
         """Calls in flight."""
+        self.tunnels = 0
+        """WebSockets among them."""
         self.failures = 0
         """Failed calls in a row."""
         self.told = False

@@ -153,8 +153,8 @@ class Ahead:
 
     all: int
     received: int
-    """What the system has received for the gateway, and the gateway has not read. How much that may be is up to
-    how fast the beginning was read; to bound it (SO_RCVBUF) would slow down long lines.
+    """What the system has received for the gateway, and the gateway has not read. How much that may be is up
+    to how fast the beginning was read; to bound it (SO_RCVBUF) would slow down long lines.
     """
 
     @classmethod

@@ -212,6 +212,24 @@ async def test_a_caller_that_does_not_wait_for_the_target_ends_the_handshake(
     await until(lambda: not serving.gateway._live.active)
 
 
+async def test_websockets_past_their_bound_are_503_and_their_place_comes_back(
+    upstream: Behind, front: Front
+) -> None:
+    async def script(line: Line) -> None:
+        await accept(line)
+        await line.gone()
+
+    serving = await front(await upstream(script), route=ROUTE, websocket={"max_open": 2}, ejection=None)
+    callers = [await opened(serving) for _ in range(2)]
+    late = await serving.caller()
+    late.say("/", *HANDSHAKE)
+    answer = await late.answer()
+    assert (answer.status, json.loads(answer.body)["reason"]) == (503, "pool_full")
+    callers.pop().leave()
+    await until(lambda: len(serving.gateway._live.active) == 1)
+    await opened(serving)
+
+
 async def test_a_target_that_resets_is_1011(upstream: Behind, front: Front) -> None:
     target = Target()
     caller = await opened(await front(await upstream(target), route=ROUTE))
