@@ -13,7 +13,7 @@ from .serving import serve
 def document(listen: str, key: str) -> dict[str, Any]:
     """What a configuration file of the demo would hold."""
     return {
-        "server": {"listen": listen},
+        "server": {"listen": listen, "drain": "0s"},
         "upstreams": {"orders": {"asgi": f"{__name__}:orders"}},
         "consumers": [{"name": "alice", "keys": [key]}],
         "components": ["request_id"],
