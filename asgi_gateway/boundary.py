@@ -39,7 +39,11 @@ def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, c
         finally:
             ticker.discard(call)
             call.close()
-        await fail(scope, send, call, failure)
+        try:
+            await fail(scope, send, call, failure)
+        finally:
+            # Its traceback knows this frame: nobody should have to collect the ring.
+            del failure
 
     return upstream
 
