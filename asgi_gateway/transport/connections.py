@@ -86,7 +86,7 @@ class Http1(Owner):
             if not stale or receive is not None or method not in IDEMPOTENT:
                 raise
         # Once: a request that ends each connection that it is sent over would end them all.
-        connection = await self._acquire(call)
+        connection = await self._acquire(call, fresh=True)
         return await connection.request(method, head, upload, receive, call)
 
     async def reach(self, call: Call) -> None:
@@ -101,13 +101,14 @@ class Http1(Owner):
     def _take(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not is_over(connection):
+            # An end that nobody has read yet, or an answer that nobody asked for and that somebody would get.
+            if not (is_over(connection) or connection.disturbed()):
                 return connection
             connection.abort()
         return None
 
-    async def _acquire(self, call: Call) -> Connection:
-        """A new connection, or where there is no room for one, the next that is free."""
+    async def _acquire(self, call: Call, *, fresh: bool = False) -> Connection:
+        """A new connection; without room for it the next that is free, or if `fresh`, one in its place."""
         while True:
             if self._idle and len(self._all) + self._connecting >= self._max_connections:
                 self._idle[0].abort()
@@ -116,10 +117,14 @@ class Http1(Owner):
             connection = await self._queue(call)
             if connection is None:
                 return await self._connect(call, slot=True)
-            if not is_over(connection):
+            if connection.closed:
+                # Lost in the moment in which it was passed on.
+                continue
+            if not (fresh or is_over(connection) or connection.disturbed()):
                 return connection
-            # Lost in the moment in which it was passed on.
+            self._connecting += 1
             connection.abort()
+            return await self._connect(call, slot=True)
 
     async def _queue(self, call: Call) -> Connection | None:
         """Wait for a connection, or for the room to open one (None): that room is taken already."""
@@ -213,9 +218,10 @@ class Http1(Owner):
             raise self._failed(error, call) from error
         else:
             connection.opened = self.now()
-            if is_over(connection):
+            # Who agreed on TLS may have more to say of that; before it nobody speaks until it is asked.
+            if is_over(connection) or (self._tls is None and connection.disturbed()):
                 connection.abort()
-                raise UpstreamError("connect_failed", "connect", f"{self.origin}: closed at once")
+                raise UpstreamError("connect_failed", "connect", f"{self.origin}: closed or spoke at once")
             self._all.add(connection)
             return connection
         finally:

@@ -1,7 +1,7 @@
 """The only place that speaks HTTP/1.1 to a target (RFC 9112)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import httptools
@@ -9,7 +9,7 @@ import httptools
 from ..asgi import Header, Receive
 from ..errors import Phase, UpstreamError
 from ..exchange import Call
-from ..readable import readable
+from ..readable import asked_again
 from .answer import Http1Answer
 from .upload import Upload
 
@@ -21,6 +21,7 @@ HEAD_BYTES = 64 * 1024
 END = b"\r\n\r\n"
 TOO_LARGE = f"its fields are larger than {HEAD_BYTES} bytes"
 
+TOO_LATE = 408
 NO_BODY = frozenset({204, 304})
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 SPACE = 0x20
@@ -42,7 +43,6 @@ class Connection(asyncio.Protocol):
         "_keep_alive",
         "_loop",
         "_method",
-        "_number",
         "_owner",
         "_parser",
         "_paused",
@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
         "answer",
         "call",
         "closed",
+        "disturbed",
         "idle_since",
         "opened",
         "transport",
@@ -68,6 +69,8 @@ class Connection(asyncio.Protocol):
         self.opened = self.idle_since = loop.time()
         self.used = 0
         """Requests that were sent over it."""
+        self.disturbed: Callable[[], object] = bool
+        """Whether something waits to be read, an end among others."""
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
         self._uploading: asyncio.Task[None] | None = None
@@ -141,7 +144,7 @@ class Connection(asyncio.Protocol):
                 # While the caller is slow nobody can blame the target.
                 self._expect(answer, call, "head", FOREVER)
                 piece = upload.piece(await receive())
-                if readable(self._number):
+                if self.disturbed():
                     # An early answer, perhaps with the end behind it: writing first would lose it to a reset.
                     await asyncio.sleep(0)
                 self.transport.write(piece)
@@ -233,7 +236,8 @@ class Connection(asyncio.Protocol):
         if framing and not has_one_meaning(framing, version):
             raise ValueError("its framing has more than one meaning")
         answer.status, answer.headers = status, headers
-        self._keep_alive = self._parser.should_keep_alive()
+        # A 408 may answer nothing, said while the request was on its way: the right one comes behind.
+        self._keep_alive = self._parser.should_keep_alive() and status != TOO_LATE
         self._head = True
         self._bodiless = 0
         if self._method == "HEAD":
@@ -286,7 +290,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
         connection = transport.get_extra_info("socket")
-        self._number = connection.fileno() if connection is not None else -1
+        self.disturbed = asked_again(connection.fileno() if connection is not None else -1)
 
     def eof_received(self) -> None:
         if self._until_close and self.answer is not None and self._head:
