@@ -1,6 +1,9 @@
-"""The only place that asks the system whether something waits at a socket."""
+"""The only place that asks the system what waits at a socket."""
 
+import fcntl
 import select
+import struct
+import termios
 from collections.abc import Callable
 
 
@@ -20,3 +23,12 @@ def asked_again(number: int) -> Callable[[], object]:
     poll = select.poll()
     poll.register(number, select.POLLIN)
     return lambda: poll.poll(0)
+
+
+def untaken(number: int) -> int:
+    """Bytes that were sent, and that the other end has not taken yet; 0 where the system does not say."""
+    try:
+        (size,) = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):
+        return 0
+    return int(size)

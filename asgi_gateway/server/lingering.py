@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..readable import readable
+from ..readable import readable, untaken
 
 LINGER = 1.0
 """Seconds that a caller has to read the answer before the connection is gone."""
@@ -38,3 +38,9 @@ def unread(transport: asyncio.Transport) -> bool:
     """Whether bytes of the caller wait in the system."""
     connection = transport.get_extra_info("socket")
     return connection is not None and readable(connection.fileno())
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """Bytes that wait for the caller, here and in the system: what tells a slow reader from none."""
+    connection = transport.get_extra_info("socket")
+    return transport.get_write_buffer_size() + (untaken(connection.fileno()) if connection is not None else 0)

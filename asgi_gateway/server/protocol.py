@@ -45,6 +45,10 @@ class GatewayProtocol(Reader):
         """Requests that were answered."""
         self.surprising = False
         """Whether only the answer tells the caller that it is the last: it may have sent more already."""
+        self.resumed = 0
+        """How often the caller took enough for more to be written."""
+        self.leaving = False
+        """Whether it is closed as soon as the caller has taken what was written."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -61,6 +65,10 @@ class GatewayProtocol(Reader):
         self.leave()
         self.flow.resume_writing()
         self.release()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.resumed += 1
 
     def release(self) -> None:
         """Let go of those that know this connection, so that nobody has to collect the ring."""
@@ -92,9 +100,12 @@ class GatewayProtocol(Reader):
 
     def cut(self, cycle: Cycle) -> None:
         """End the connection by a reset, so that a part of an answer never looks like a whole one."""
-        if cycle is not self.current:
-            return
-        self.leave()
+        if cycle is self.current:
+            self.leave()
+            self.reset()
+
+    def reset(self) -> None:
+        """Close it at once; what was not taken is lost."""
         connection = self.transport.get_extra_info("socket")
         if connection is not None and connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -199,10 +210,7 @@ class GatewayProtocol(Reader):
         """Close after what was written; softly if the caller still sends, so that it reads the answer."""
         more = self.waiting or self.in_head() or (self.reading is not None and self.reading.more_body)
         self.waiting.clear()
-        self.sweeper.discard(self)
-        if self.transport.get_write_buffer_size():
-            # A caller who does not read would hold it for as long as it likes.
-            self.loop.call_later(self.sweeper.patience.send, self.transport.abort)
+        self.leaving = True
         if self.refusal is not None or self.surprising or more or unread(self.transport):
             self.transport.set_protocol(Lingering(self.transport, self.connection_lost, linger))
         else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..config import Server
 from .head import Refused
+from .lingering import unsent
 
 if TYPE_CHECKING:
     from .cycle import Cycle
@@ -35,21 +36,31 @@ class Patience:
         return max(0.01, min(PERIOD, min(self.idle, self.head, self.body, self.send) / 4))
 
 
+class Pace:
+    """Whether a caller keeps up: at the least rate, from which it may fall behind by one patience.
+
+    What it did fast before counts for nothing: it would pay for hours of dripping.
+    """
+
+    __slots__ = ("_behind", "_silent")
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self._behind = self._silent = 0.0
+
+    def is_too_slow(self, moved: int, seconds: float, patience: float, rate: int) -> bool:
+        """`moved`: bytes in the last `seconds`."""
+        self._silent = 0.0 if moved else self._silent + seconds
+        self._behind = max(0.0, self._behind + rate * seconds - moved)
+        return self._silent > patience or self._behind > rate * patience
+
+
 class Watch:
     """What is remembered of one connection between two looks."""
 
-    __slots__ = (
-        "drained",
-        "got",
-        "pending",
-        "reading",
-        "scope",
-        "served",
-        "silent",
-        "since",
-        "stuck",
-        "waited",
-    )
+    __slots__ = ("got", "pending", "reading", "resumed", "scope", "sending", "served", "since", "taking")
 
     def __init__(self, now: float) -> None:
         self.since = now
@@ -59,17 +70,17 @@ class Watch:
         # The body of a request.
         self.reading: Cycle | None = None
         self.got = 0
-        self.waited = self.silent = 0.0
+        self.sending = Pace()
         # The answer.
-        self.pending = self.drained = 0
-        self.stuck = 0.0
+        self.pending = self.resumed = 0
+        self.taking = Pace()
 
 
 class Sweeper:
     """Looks at all connections of one server, again and again while there are any."""
 
     def __init__(self, patience: Patience) -> None:
-        self.patience = patience
+        self._patience = patience
         self._period = patience.period
         self._watched: dict[GatewayProtocol, Watch] = {}
         self._armed = False
@@ -91,6 +102,9 @@ class Sweeper:
         for connection, watch in list(self._watched.items()):
             if connection.loop is not loop:
                 del self._watched[connection]
+            elif connection.leaving:
+                self._look_at_rest(connection, watch)
+                continue
             elif connection.current is None and not connection.waiting:
                 self._look_at_silence(connection, watch, now)
             else:
@@ -109,38 +123,47 @@ class Sweeper:
         if watch.scope is not scope or watch.served != connection.served:
             watch.scope, watch.served, watch.since = scope, connection.served, now
         elif heading or not connection.served:
-            if now - watch.since > self.patience.head:
+            if now - watch.since > self._patience.head:
                 if heading:
                     connection.refuse(
                         Refused(408, "head_timeout", "the head of the request did not come in time")
                     )
                 else:
                     connection.close()
-        elif now - watch.since > self.patience.idle:
+        elif now - watch.since > self._patience.idle:
             connection.close()
 
     def _look_at_body(self, connection: "GatewayProtocol", watch: Watch, reading: "Cycle") -> None:
         if reading is not watch.reading:
-            watch.reading, watch.got, watch.waited, watch.silent = reading, reading.got, 0.0, 0.0
+            watch.reading, watch.got = reading, reading.got
+            watch.sending.begin()
             return
         # While nobody reads, or the caller waits for our `100 Continue`, it is not the caller who is slow.
         if connection.flow.read_paused or (reading.expects and not reading.complete):
             return
-        watch.waited += self._period
-        watch.silent = 0.0 if reading.got > watch.got else watch.silent + self._period
-        watch.got = reading.got
-        slow = watch.waited > self.patience.body and reading.got < self.patience.rate * watch.waited
-        if watch.silent > self.patience.body or slow:
+        moved, watch.got = reading.got - watch.got, reading.got
+        if watch.sending.is_too_slow(moved, self._period, self._patience.body, self._patience.rate):
             connection.refuse(Refused(408, "body_timeout", "the body of the request did not come in time"))
 
     def _look_at_answer(self, connection: "GatewayProtocol", watch: Watch) -> None:
-        if not connection.flow.write_paused:
-            watch.stuck, watch.drained, watch.pending = 0.0, 0, 0
-            return
-        pending = connection.transport.get_write_buffer_size()
-        watch.drained += max(0, watch.pending - pending)
-        watch.pending = pending
-        watch.stuck += self._period
-        if watch.stuck > self.patience.send and watch.drained < self.patience.rate * watch.stuck:
+        """While more can be written nobody waits for the caller."""
+        pending = unsent(connection.transport) if connection.flow.write_paused else 0
+        if self._is_stuck(connection, watch, pending):
             assert connection.current is not None
             connection.cut(connection.current)
+
+    def _look_at_rest(self, connection: "GatewayProtocol", watch: Watch) -> None:
+        """Its answers are complete, and their end is not out yet: no app waits for the caller any more."""
+        if self._is_stuck(connection, watch, unsent(connection.transport)):
+            connection.reset()
+
+    def _is_stuck(self, connection: "GatewayProtocol", watch: Watch, pending: int) -> bool:
+        """Whether the caller takes too little of what waits for it."""
+        before, watch.pending = watch.pending, pending
+        resumed, watch.resumed = watch.resumed, connection.resumed
+        # Where it took enough for more to be written, what waits may have grown.
+        if not pending or resumed != connection.resumed:
+            watch.taking.begin()
+            return False
+        moved = max(0, before - pending)
+        return watch.taking.is_too_slow(moved, self._period, self._patience.send, self._patience.rate)

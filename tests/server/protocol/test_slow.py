@@ -116,6 +116,32 @@ async def test_a_body_below_the_least_rate_is_408(serve: Serve) -> None:
         dripping.cancel()
 
 
+async def test_what_came_fast_does_not_pay_for_what_drips_later(serve: Serve) -> None:
+    async with serve(swallow, body=SOON, rate=1_000) as server:
+        caller = await server.caller()
+        caller.say(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n" + bytes(9_000_000))
+
+        async def drip() -> None:
+            while True:
+                caller.say(b"a")
+                await asyncio.sleep(SOON / 10)
+
+        dripping = asyncio.create_task(drip())
+        assert (await caller.answer()).status == 408
+        dripping.cancel()
+
+
+async def test_a_body_with_pauses_that_keeps_the_least_rate_comes_in(serve: Serve) -> None:
+    pieces, patience = 20, 0.2
+    async with serve(swallow, body=patience, rate=1_000) as server:
+        caller = await server.caller()
+        caller.say(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (pieces * 100))
+        for _ in range(pieces):
+            await asyncio.sleep(patience / 4)
+            caller.say(bytes(100))
+        assert (await caller.answer()).status == 200
+
+
 async def test_a_body_that_nobody_reads_is_not_the_callers_fault(serve: Serve) -> None:
     gate = asyncio.Event()
 
@@ -211,3 +237,70 @@ async def test_connections_past_the_bound_are_told_503(serve: Serve) -> None:
         again = await server.caller()
         again.get()
         assert (await again.answer()).status == 200
+
+
+class Reader:
+    """A caller with small buffers that reads as much as a test says."""
+
+    def __init__(self, server: Serving, request: bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.connect(server.address)
+        self.socket.setblocking(False)
+        self.socket.sendall(request)
+
+    async def read(self, size: int) -> bytes:
+        return await asyncio.get_running_loop().sock_recv(self.socket, size)
+
+
+async def read_all(reader: Reader) -> None:
+    while await reader.read(65536):
+        pass
+
+
+BIG = 16_000_000
+
+
+async def big(scope: Scope, receive: Receive, send: Send) -> None:
+    """More than the system holds, at once: nothing is left to do for the app."""
+    await answer(scope, send, 200, bytes(BIG))
+
+
+@pytest.mark.parametrize("last", [b"Connection: close\r\n", b""])
+async def test_the_rest_of_an_answer_that_nobody_reads_is_cut(serve: Serve, last: bytes) -> None:
+    async with serve(big, send=SOON, keep_alive=SOON) as server:
+        reader = Reader(server, b"GET / HTTP/1.1\r\nHost: a\r\n" + last + b"\r\n")
+        await reader.read(1)
+        await others(server)
+        with pytest.raises(ConnectionResetError):
+            await read_all(reader)
+        reader.socket.close()
+
+
+async def test_a_refusal_that_nobody_reads_does_not_keep_the_connection(serve: Serve) -> None:
+    async with serve(big, send=SOON, keep_alive=SOON) as server:
+        reader = Reader(server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n")
+        await reader.read(1)
+        await others(server)
+        reader.socket.close()
+
+
+@pytest.mark.parametrize("how", ["in pieces", "at once", "at once, and the last"])
+async def test_who_reads_slowly_gets_all(serve: Serve, how: str) -> None:
+    """What the system holds for it hides from the event loop that it reads."""
+    size = 1_000_000 if how == "in pieces" else BIG
+
+    async def pieces(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": bytes(size), "more_body": True})
+
+    last = b"Connection: close\r\n" if "last" in how else b""
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n" + last + b"\r\n"
+    async with serve(pieces if how == "in pieces" else big, send=0.1, keep_alive=0.1, rate=10_000) as server:
+        reader = Reader(server, request)
+        for _ in range(40):
+            assert await reader.read(2048)
+            await asyncio.sleep(0.02)
+        assert server.state.connections
+        reader.socket.close()
