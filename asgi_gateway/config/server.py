@@ -35,7 +35,7 @@ class Limits(Model):
     send: Span = 30.0
     """How long an answer may wait for a caller who does not read; then it is cut."""
     rate: Annotated[int, Field(ge=0)] = 240
-    """Bytes per second that a caller has to send, or to read, once `body` or `send` has passed."""
+    """Bytes per second that a caller has to send, or to read; it may fall behind by `body` or `send`."""
     connections: Annotated[int, Field(ge=1)] | None = None
     """Connections of callers at one time, in one worker; 503 past it. Not given: as open files allow."""
     message_bytes: Annotated[Size, Field(ge=1)] = 16 * 1024 * 1024
