@@ -26,6 +26,11 @@ class Patience:
     send: float
     rate: int
 
+    @property
+    def most(self) -> float:
+        """Who has read something may take the next piece later: systems and programs read by large ones."""
+        return 4 * self.send
+
     @classmethod
     def of(cls, server: Server) -> "Patience":
         limits = server.limits
@@ -37,24 +42,25 @@ class Patience:
 
 
 class Pace:
-    """Whether a caller keeps up: at the least rate, from which it may fall behind by one patience.
+    """Whether a caller keeps up: each byte buys it time, up to a bound, at the price of the least rate.
 
-    What it did fast before counts for nothing: it would pay for hours of dripping.
+    Without the bound what was fast before would pay for hours of dripping.
     """
 
-    __slots__ = ("_behind", "_silent")
+    __slots__ = ("_left",)
 
     def __init__(self) -> None:
-        self.begin()
+        self._left = 0.0
 
-    def begin(self) -> None:
-        self._behind = self._silent = 0.0
+    def begin(self, patience: float) -> None:
+        """It has so many seconds until the first byte has to move."""
+        self._left = patience
 
-    def is_too_slow(self, moved: int, seconds: float, patience: float, rate: int) -> bool:
-        """`moved`: bytes in the last `seconds`."""
-        self._silent = 0.0 if moved else self._silent + seconds
-        self._behind = max(0.0, self._behind + rate * seconds - moved)
-        return self._silent > patience or self._behind > rate * patience
+    def is_too_slow(self, moved: int, seconds: float, rate: int, most: float) -> bool:
+        """`moved`: bytes in the last `seconds`; `most`: seconds that it may have in hand."""
+        bought = moved / rate if rate else most * moved
+        self._left = min(self._left - seconds + bought, most)
+        return self._left < 0
 
 
 class Watch:
@@ -134,15 +140,16 @@ class Sweeper:
             connection.close()
 
     def _look_at_body(self, connection: "GatewayProtocol", watch: Watch, reading: "Cycle") -> None:
+        patience = self._patience
         if reading is not watch.reading:
             watch.reading, watch.got = reading, reading.got
-            watch.sending.begin()
+            watch.sending.begin(patience.body)
             return
         # While nobody reads, or the caller waits for our `100 Continue`, it is not the caller who is slow.
         if connection.flow.read_paused or (reading.expects and not reading.complete):
             return
         moved, watch.got = reading.got - watch.got, reading.got
-        if watch.sending.is_too_slow(moved, self._period, self._patience.body, self._patience.rate):
+        if watch.sending.is_too_slow(moved, self._period, patience.rate, patience.body):
             connection.refuse(Refused(408, "body_timeout", "the body of the request did not come in time"))
 
     def _look_at_answer(self, connection: "GatewayProtocol", watch: Watch) -> None:
@@ -162,8 +169,8 @@ class Sweeper:
         before, watch.pending = watch.pending, pending
         resumed, watch.resumed = watch.resumed, connection.resumed
         # Where it took enough for more to be written, what waits may have grown.
-        if not pending or resumed != connection.resumed:
-            watch.taking.begin()
+        if not (pending and before) or resumed != connection.resumed:
+            watch.taking.begin(self._patience.send)
             return False
         moved = max(0, before - pending)
-        return watch.taking.is_too_slow(moved, self._period, self._patience.send, self._patience.rate)
+        return watch.taking.is_too_slow(moved, self._period, self._patience.rate, self._patience.most)
