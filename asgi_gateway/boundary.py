@@ -33,9 +33,9 @@ def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, c
         except asyncio.CancelledError:
             if call.left:
                 exchange.left = True
-            if not call.expired or task is None or task.uncancel():
+            if call.expired is None or task is None or task.uncancel():
                 raise
-            failure = UpstreamError("total_timeout", call.phase)
+            failure = call.expired
         finally:
             ticker.discard(call)
             call.close()

@@ -10,7 +10,7 @@ from .asgi import Header, Message, Receive, Scope, Send
 from .component import Refusal
 from .config import TimeoutConfig
 from .consumers import Principal
-from .errors import Phase
+from .errors import Phase, UpstreamError
 from .paths import decode
 
 if TYPE_CHECKING:
@@ -293,8 +293,8 @@ class Call:
         self.limit = float("inf")
         self.phase: Phase = "pool"
         self.task = task
-        self.expired = False
-        """Whether the ticker cancelled the task because the deadline passed."""
+        self.expired: UpstreamError | None = None
+        """Why the ticker cancelled the task: its time is over."""
         self.body_read = False
         """Whether the whole body of the request was read: only then somebody else may call `receive`."""
         self.began = began

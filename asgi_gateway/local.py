@@ -5,10 +5,12 @@ import logging
 from typing import Any
 
 from .asgi import ASGIApp, Message, Receive, Scope, Send, is_stream
+from .clock import Clock
 from .errors import CallerLeft, UpstreamError
 from .exchange import CALL, EXCHANGE, Call
 from .importing import find
 
+FOREVER = float("inf")
 NOT_ITS_OWN = frozenset(
     {EXCHANGE, CALL, "app", "endpoint", "path_params", "route", "router", "starlette.exception_handlers"}
 )
@@ -20,8 +22,9 @@ logger = logging.getLogger("asgi_gateway")
 class Local:
     """An ASGI app found by its import path, with its lifespan."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, clock: Clock) -> None:
         self.path = path
+        self._clock = clock
         self.app: ASGIApp = find(path, "an ASGI app")
         self._started: asyncio.Event | None = None
         self.state: dict[str, Any] = {}
@@ -32,7 +35,7 @@ class Local:
         inner["state"] = self.state.copy()
         if self._started is not None:
             await self._started.wait()
-        progress = Progress(send, scope[CALL])
+        progress = Progress(send, scope[CALL], self._clock)
         try:
             await self.app(inner, receive, progress.send)
         except (UpstreamError, asyncio.CancelledError):
@@ -92,27 +95,34 @@ class Progress:
     the app's.
     """
 
-    __slots__ = ("_call", "_send", "complete", "discarding")
+    __slots__ = ("_call", "_clock", "_send", "complete", "discarding")
 
-    def __init__(self, send: Send, call: Call) -> None:
+    def __init__(self, send: Send, call: Call, clock: Clock) -> None:
         self._send = send
         self._call = call
+        self._clock = clock
         self.complete = False
         self.discarding: BaseException | None = None
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and is_stream(message.get("headers", ())):
-            self._call.streaming = True
+        kind, call = message["type"], self._call
+        if kind == "websocket.accept" or (
+            kind == "http.response.start" and is_stream(message.get("headers", ()))
+        ):
+            call.streaming = True
+        # While the caller takes it, it is not the app that is silent.
+        call.limit = FOREVER
         try:
             await self._send(message)
         except Exception as error:
             self.discarding = error
             raise
-        kind = message["type"]
         if kind in ("http.response.body", "websocket.http.response.body"):
             self.complete = not message.get("more_body", False)
         elif kind.startswith("websocket."):
             self.complete = True
+        if call.streaming and kind.startswith("http."):
+            call.phase, call.limit = "body", self._clock.monotonic() + call.timeouts.stream
 
 
 def says_left(error: Exception, progress: Progress) -> bool:

@@ -97,7 +97,7 @@ class Opener:
         return self._keep(("local target", path), lambda: Target(f"asgi:{path}", local=self._app(path)))
 
     def _app(self, path: str) -> Local:
-        return self._keep(("local", path), lambda: Local(path), Local.run)
+        return self._keep(("local", path), lambda: Local(path, self._kernel.clock), Local.run)
 
     def _remote(self, origin: Origin) -> Target:
         transport = self._transport(origin, self._options.pool)

@@ -80,6 +80,9 @@ class Ticker:
                 expire(call, UpstreamError("total_timeout", call.phase, sent=call.phase in SENT))
             elif call.limit <= now and call.waiter is not None:
                 interrupt(call, UpstreamError(REASONS[call.phase], call.phase, sent=call.phase in SENT))
+            elif call.limit <= now and call.streaming:
+                # An app of this process is silent: nobody knows what it waits for.
+                expire(call, UpstreamError("idle_timeout", "body", sent=True))
             if (
                 call.receive is not None
                 and call.body_read
@@ -110,8 +113,8 @@ def expire(call: Call, error: UpstreamError) -> None:
     """End a call whose deadline has passed, wherever it is: its own waits by an error, anything else by
     cancellation.
     """
-    if not call.expired and not interrupt(call, error) and call.task is not None:
-        call.expired = True
+    if call.expired is None and not interrupt(call, error) and call.task is not None:
+        call.expired = error
         call.task.cancel()
 
 

@@ -26,10 +26,10 @@ class InProcess(Endpoint, name="test_app"):
     """The app that answers; its scopes hold the exchange and the call."""
 
     def open(self, build: Build) -> ASGIApp:
-        app = self.app
+        app, clock = self.app, build.clock
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            progress = Progress(send, Call.of(scope))
+            progress = Progress(send, Call.of(scope), clock)
             try:
                 await app(scope, receive, progress.send)
             except UpstreamError:

@@ -58,7 +58,7 @@ class Checker:
             return False
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not call.expired or task is None or task.uncancel():
+            if call.expired is None or task is None or task.uncancel():
                 raise
             return False
         finally:
