@@ -172,7 +172,8 @@ class Cycle:
 
     def _start(self, status: int, headers: Headers) -> None:
         lines, length, close = head(status, headers, self.protocol.server_state.default_headers)
-        if close or (self.expects and self.more_body):
+        protocol = self.protocol
+        if close or (self.expects and self.more_body) or (protocol.draining and not protocol.waiting):
             # Without `100 Continue` nobody knows whether the body still comes: RFC 9110 10.1.1.
             self._end_connection()
         self.started = True

@@ -152,6 +152,8 @@ class GatewayServer(uvicorn.Server):
     def stop(self) -> None:
         """Take nothing new; requests in flight have their grace."""
         self._ending = self.should_exit = True
+        # Whatever is answered from now on is the last on its connection.
+        self._kind.draining = True
         self.gateway.ready = False
         self._stopping.set()
 
