@@ -21,7 +21,7 @@ from .upload import Upload
 
 T = TypeVar("T")
 
-RESTED = 0.001
+RESTED = 0.05
 """Seconds of idleness after which a connection is looked at before it serves again."""
 HANDSHAKE = "SSL handshake is taking longer"
 """How event loops word that a TLS handshake took too long."""
