@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 PERIOD = 1.0
 """Seconds between two looks, or a quarter of the shortest patience: how late slowness is noticed."""
+RESUMED = 48 * 1024
+"""Bytes that a caller takes at least until more may be written: what waits for it may have grown then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +170,8 @@ class Sweeper:
         """Whether the caller takes too little of what waits for it."""
         before, watch.pending = watch.pending, pending
         resumed, watch.resumed = watch.resumed, connection.resumed
-        # Where it took enough for more to be written, what waits may have grown.
-        if not (pending and before) or resumed != connection.resumed:
+        if not (pending and before):
             watch.taking.begin(self._patience.send)
             return False
-        moved = max(0, before - pending)
+        moved = max(0, before - pending) if resumed == connection.resumed else RESUMED
         return watch.taking.is_too_slow(moved, self._period, self._patience.rate, self._patience.most)
