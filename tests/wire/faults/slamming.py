@@ -7,16 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.wire.conftest import Raw
-
 
 @contextmanager
-def slamming(*options: str) -> Iterator[Raw]:
-    command = [sys.executable, __file__, *options]
+def slamming(*options: str) -> Iterator[int]:
+    """Its port."""
+    command = [sys.executable, "-I", __file__, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield Raw(int(process.stdout.readline()))
+            yield int(process.stdout.readline())
         finally:
             process.kill()
 

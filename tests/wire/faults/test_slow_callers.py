@@ -32,7 +32,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
     for number in range(int(scope["path"][1:])):
         await send({"type": "http.response.body", "body": b"data: %d\n\n" % number, "more_body": True})
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
     if scope["query_string"] == b"silent":
         await asyncio.Event().wait()
     await send({"type": "http.response.body", "body": b""})
@@ -45,7 +45,7 @@ async def events(line: Line) -> None:
     line.say(H + b"content-type: text/event-stream\r\n\r\n")
     for each in range(int(number)):
         line.say(b"data: %d\n\n" % each)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
     if query == b"silent":
         await line.gone()
 
@@ -72,7 +72,7 @@ async def streaming(
 
 
 async def test_an_event_stream_is_not_cut_at_the_end_of_the_whole_call(streaming: Any) -> None:
-    caller = await (await streaming(total="200ms")).caller()
+    caller = await (await streaming(total="80ms")).caller()
     assert (await caller.ask("/10")).body.count(b"data") == 10
 
 
@@ -86,7 +86,7 @@ async def test_an_event_stream_that_is_silent_for_too_long_is_cut(streaming: Any
 
 
 async def test_an_event_stream_that_lives_is_not_cut_as_silent(streaming: Any) -> None:
-    caller = await (await streaming(total="200ms", stream="400ms")).caller()
+    caller = await (await streaming(total="80ms", stream="250ms")).caller()
     assert (await caller.ask("/15")).body.count(b"data") == 15
 
 
