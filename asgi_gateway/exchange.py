@@ -256,6 +256,7 @@ class Call:
         "limit",
         "phase",
         "receive",
+        "silence",
         "started",
         "status",
         "streaming",
@@ -288,6 +289,8 @@ class Call:
         self.status = 0
         self.streaming = False
         """Whether the deadline no longer counts: an event stream or a WebSocket that began keeps flowing."""
+        self.silence = float("inf")
+        """Monotonic seconds by which an app of this process has to go on with its event stream."""
         # What the ticker looks at: the future that the task waits for, until when, and in which phase.
         self.waiter: Future[Any] | None = None
         self.limit = float("inf")

@@ -111,7 +111,7 @@ class Progress:
         ):
             call.streaming = True
         # While the caller takes it, it is not the app that is silent.
-        call.limit = FOREVER
+        call.silence = FOREVER
         try:
             await self._send(message)
         except Exception as error:
@@ -122,7 +122,7 @@ class Progress:
         elif kind.startswith("websocket."):
             self.complete = True
         if call.streaming and kind.startswith("http."):
-            call.phase, call.limit = "body", self._clock.monotonic() + call.timeouts.stream
+            call.silence = self._clock.monotonic() + call.timeouts.stream
 
 
 def says_left(error: Exception, progress: Progress) -> bool:

@@ -80,8 +80,7 @@ class Ticker:
                 expire(call, UpstreamError("total_timeout", call.phase, sent=call.phase in SENT))
             elif call.limit <= now and call.waiter is not None:
                 interrupt(call, UpstreamError(REASONS[call.phase], call.phase, sent=call.phase in SENT))
-            elif call.limit <= now and call.streaming:
-                # An app of this process is silent: nobody knows what it waits for.
+            elif call.silence <= now:
                 expire(call, UpstreamError("idle_timeout", "body", sent=True))
             if (
                 call.receive is not None

@@ -34,9 +34,9 @@ def narrow(front: Front) -> Front:
 class Deaf:
     """A caller with small buffers that reads only when it is told to."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, buffer: int = 4096) -> None:
         self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.socket.connect(("127.0.0.1", port))
         self.socket.setblocking(False)
 

@@ -19,6 +19,10 @@ EVENTS = [(b"content-type", b"text/event-stream")]
 SLOW = {"server": {"limits": {"send": "100ms"}, "keep_alive": "100ms"}}
 
 
+def event(number: int, large: bool) -> bytes:
+    return b"data: %d%b\n\n" % (number, bytes(60_000) if large else b"")
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """An event stream with as many events as the path says, and a WebSocket that says one word at its end."""
     if scope["type"] == "websocket":
@@ -30,9 +34,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         return
     await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
+    many = scope["query_string"] == b"many"
     for number in range(int(scope["path"][1:])):
-        await send({"type": "http.response.body", "body": b"data: %d\n\n" % number, "more_body": True})
-        await asyncio.sleep(0.02)
+        await send({"type": "http.response.body", "body": event(number, many), "more_body": True})
+        await asyncio.sleep(0 if many else 0.02)
     if scope["query_string"] == b"silent":
         await asyncio.Event().wait()
     await send({"type": "http.response.body", "body": b""})
@@ -44,8 +49,9 @@ async def events(line: Line) -> None:
     number, _, query = target[1:].partition(b"?")
     line.say(H + b"content-type: text/event-stream\r\n\r\n")
     for each in range(int(number)):
-        line.say(b"data: %d\n\n" % each)
-        await asyncio.sleep(0.02)
+        line.say(event(each, query == b"many"))
+        await line.writer.drain()
+        await asyncio.sleep(0 if query == b"many" else 0.02)
     if query == b"silent":
         await line.gone()
 
@@ -88,6 +94,18 @@ async def test_an_event_stream_that_is_silent_for_too_long_is_cut(streaming: Any
 async def test_an_event_stream_that_lives_is_not_cut_as_silent(streaming: Any) -> None:
     caller = await (await streaming(total="80ms", stream="250ms")).caller()
     assert (await caller.ask("/15")).body.count(b"data") == 15
+
+
+async def test_an_event_stream_is_not_silent_while_its_caller_does_not_read(streaming: Any) -> None:
+    serving = await streaming(total="80ms", stream="100ms")
+    deaf = Deaf(serving.port, 200_000)
+    deaf.say("/200?many")
+    await asyncio.sleep(0.4)
+    got = bytearray()
+    while not got.endswith(b"\r\n0\r\n\r\n"):
+        got += await deaf.read(1_000_000)
+    assert got.count(b"data: ") == 200
+    deaf.leave()
 
 
 async def test_a_websocket_of_an_app_is_not_cut_at_the_end_of_the_whole_call() -> None:
