@@ -15,7 +15,7 @@ from tests.wire.conftest import OK, Behind, Line, Serving, served
 
 from .conftest import until
 
-QUICK = {"interval": "10ms", "timeout": "100ms", "healthy": 1, "unhealthy": 1}
+QUICK = {"interval": "10ms", "timeout": "5s", "healthy": 1, "unhealthy": 1}
 
 
 async def checked(stack: AsyncExitStack, *urls: str, **options: Any) -> tuple[Serving, list[Target]]:
@@ -90,7 +90,7 @@ async def test_a_target_that_is_gone_is_noticed_and_comes_back(
     }[place]
     tls = {"tls": {"ca": str(tmp_path / "ca.pem")}} if place == "tls" else {}
     # Connections that stay would go on being answered by a server that is closed.
-    options = {"pool": {"max_requests": 1}, "health": {**QUICK, "timeout": "2s", "kind": kind}, **tls}
+    options = {"pool": {"max_requests": 1}, "health": {**QUICK, "kind": kind}, **tls}
     _, (target,) = await checked(stack, url, **options)
     for _ in range(5):
         await checks.acquire()
@@ -113,6 +113,7 @@ async def test_a_tcp_check_wants_tls_where_the_target_speaks_it(
     up = await upstream(silent)
     health = {**QUICK, "kind": "tcp"}
     _, (plain,) = await checked(stack, up.url, health=health)
+    health["timeout"] = "50ms"
     _, (secure,) = await checked(stack, up.url.replace("http:", "https:"), health=health)
     await until(lambda: not secure.healthy)
     assert plain.healthy

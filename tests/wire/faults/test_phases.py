@@ -197,7 +197,7 @@ async def test_a_name_that_is_none_is_a_502_and_no_fault_of_the_gateway(
     serving = await to(stack, f"http://{host}:80")
     for _ in range(3):
         assert await outcome(serving) == (502, "connect_failed")
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_a_gateway_without_open_files_blames_no_target(
