@@ -31,6 +31,10 @@ STANDARD: Mapping[str, object] = {
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
     "canary": {"upstream": "canary", "percent": 50, "by": "header:x-api-key"},
+    "ip_filter": {
+        "deny": [f"10.{a}.{b}.0/25" for a in range(50) for b in range(100)],
+        "allow": ["127.0.0.0/8"],
+    },
     "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
 }
 """Every component that is measured, with its options: a new one is a line here."""

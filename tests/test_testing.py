@@ -18,6 +18,7 @@ from asgi_gateway_plugins import gateway_components
 from asgi_gateway_plugins.access_log import AccessLog
 from asgi_gateway_plugins.canary import Canary
 from asgi_gateway_plugins.headers import Headers
+from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.key_auth import KeyAuth
 from asgi_gateway_plugins.middleware import Middleware
 from asgi_gateway_plugins.rate_limit import RateLimit
@@ -229,6 +230,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (AccessLog(), {}),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
+    (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (
         KeyAuth(),
         {

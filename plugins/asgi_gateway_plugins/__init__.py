@@ -8,6 +8,7 @@ from asgi_gateway.hookspecs import hookimpl
 from .access_log import AccessLog
 from .canary import Canary
 from .headers import Headers
+from .ip_filter import IpFilter
 from .key_auth import KeyAuth
 from .middleware import Middleware
 from .rate_limit import RateLimit
@@ -16,4 +17,13 @@ from .request_id import RequestId
 
 @hookimpl
 def gateway_components() -> Iterable[type[Component]]:
-    return (RequestId, AccessLog, KeyAuth, RateLimit, Headers, Canary, Middleware)
+    return (
+        RequestId,
+        AccessLog,
+        IpFilter,
+        KeyAuth,
+        RateLimit,
+        Headers,
+        Canary,
+        Middleware,
+    )
