@@ -35,6 +35,7 @@ STANDARD: Mapping[str, object] = {
         "deny": [f"10.{a}.{b}.0/25" for a in range(50) for b in range(100)],
         "allow": ["127.0.0.0/8"],
     },
+    "cors": {"origins": ["https://app.example.com"], "credentials": True},
     "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
 }
 """Every component that is measured, with its options: a new one is a line here."""

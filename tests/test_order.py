@@ -9,6 +9,7 @@ from asgi_gateway.stage import Stage
 ORDER = [
     ("OBSERVE", "request_id"),
     ("OBSERVE", "access_log"),
+    ("GUARD", "cors"),
     ("GUARD", "ip_filter"),
     ("AUTH", "key_auth"),
     ("LIMIT", "rate_limit"),

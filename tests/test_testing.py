@@ -17,6 +17,7 @@ from asgi_gateway.testing import HandClock, Request, Upstream, check_component, 
 from asgi_gateway_plugins import gateway_components
 from asgi_gateway_plugins.access_log import AccessLog
 from asgi_gateway_plugins.canary import Canary
+from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.headers import Headers
 from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.key_auth import KeyAuth
@@ -229,6 +230,14 @@ async def test_a_websocket_that_the_upstream_closes_says_its_code() -> None:
 CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (AccessLog(), {}),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
+    (
+        Cors(origins=("https://a.example",)),
+        {
+            "refused_by": Request(
+                "OPTIONS", headers=[("origin", "https://b.example"), ("access-control-request-method", "GET")]
+            )
+        },
+    ),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (

@@ -7,6 +7,7 @@ from asgi_gateway.hookspecs import hookimpl
 
 from .access_log import AccessLog
 from .canary import Canary
+from .cors import Cors
 from .headers import Headers
 from .ip_filter import IpFilter
 from .key_auth import KeyAuth
@@ -20,6 +21,7 @@ def gateway_components() -> Iterable[type[Component]]:
     return (
         RequestId,
         AccessLog,
+        Cors,
         IpFilter,
         KeyAuth,
         RateLimit,

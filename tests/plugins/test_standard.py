@@ -14,6 +14,7 @@ EDITS = {"headers": {"request": {"set": {"x-a": "{consumer}"}}, "response": {"se
 
 GUARDS: list[Any] = [
     {"ip_filter": {"allow": ["203.0.113.0/24"]}},
+    {"cors": {"origins": ["https://app.example.com"]}},
 ]
 
 
@@ -85,6 +86,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
     assert plan.chain == (
         "request_id",
         "access_log",
+        "cors",
         "ip_filter",
         "key_auth",
         "rate_limit",
