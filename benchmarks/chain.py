@@ -36,6 +36,7 @@ STANDARD: Mapping[str, object] = {
         "allow": ["127.0.0.0/8"],
     },
     "cors": {"origins": ["https://app.example.com"], "credentials": True},
+    "body_limit": {},
     "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
 }
 """Every component that is measured, with its options: a new one is a line here."""

@@ -16,6 +16,7 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.testing import HandClock, Request, Upstream, check_component, gateway_around
 from asgi_gateway_plugins import gateway_components
 from asgi_gateway_plugins.access_log import AccessLog
+from asgi_gateway_plugins.body_limit import BodyLimit
 from asgi_gateway_plugins.canary import Canary
 from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.headers import Headers
@@ -229,6 +230,10 @@ async def test_a_websocket_that_the_upstream_closes_says_its_code() -> None:
 
 CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (AccessLog(), {}),
+    (
+        BodyLimit.model_validate({"max_size": "8B"}),
+        {"request": Request("POST", body=b"12345678"), "refused_by": Request("POST", body=b"123456789")},
+    ),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
     (
         Cors(origins=("https://a.example",)),

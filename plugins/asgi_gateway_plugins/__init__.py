@@ -6,6 +6,7 @@ from asgi_gateway.component import Component
 from asgi_gateway.hookspecs import hookimpl
 
 from .access_log import AccessLog
+from .body_limit import BodyLimit
 from .canary import Canary
 from .cors import Cors
 from .headers import Headers
@@ -23,6 +24,7 @@ def gateway_components() -> Iterable[type[Component]]:
         AccessLog,
         Cors,
         IpFilter,
+        BodyLimit,
         KeyAuth,
         RateLimit,
         Headers,

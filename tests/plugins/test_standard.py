@@ -13,6 +13,7 @@ from tests.plugins.kit import CALLER, Upstreams, document
 EDITS = {"headers": {"request": {"set": {"x-a": "{consumer}"}}, "response": {"set": {"x-b": "{request_id}"}}}}
 
 GUARDS: list[Any] = [
+    {"body_limit": {}},
     {"ip_filter": {"allow": ["203.0.113.0/24"]}},
     {"cors": {"origins": ["https://app.example.com"]}},
 ]
@@ -88,6 +89,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "access_log",
         "cors",
         "ip_filter",
+        "body_limit",
         "key_auth",
         "rate_limit",
         "rate_limit [report]",
