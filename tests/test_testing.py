@@ -25,6 +25,7 @@ from asgi_gateway_plugins.key_auth import KeyAuth
 from asgi_gateway_plugins.middleware import Middleware
 from asgi_gateway_plugins.rate_limit import RateLimit
 from asgi_gateway_plugins.request_id import RequestId
+from asgi_gateway_plugins.user_agent import UserAgent
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
 ANNA = Consumer.model_validate({"name": "anna", "keys": ["secret"]})
@@ -256,6 +257,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (Middleware(cls=f"{__name__}:Plain"), {}),
     (RateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
     (RequestId(), {}),
+    (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
 ]
 
 

@@ -15,6 +15,7 @@ from .key_auth import KeyAuth
 from .middleware import Middleware
 from .rate_limit import RateLimit
 from .request_id import RequestId
+from .user_agent import UserAgent
 
 
 @hookimpl
@@ -24,6 +25,7 @@ def gateway_components() -> Iterable[type[Component]]:
         AccessLog,
         Cors,
         IpFilter,
+        UserAgent,
         BodyLimit,
         KeyAuth,
         RateLimit,
