@@ -38,6 +38,7 @@ STANDARD: Mapping[str, object] = {
     "cors": {"origins": ["https://app.example.com"], "credentials": True},
     "body_limit": {},
     "user_agent": {"deny": ["(?i)scrapy"]},
+    "referer": {"allow": ["app.example.com"], "allow_missing": True},
     "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
 }
 """Every component that is measured, with its options: a new one is a line here."""

@@ -11,6 +11,7 @@ ORDER = [
     ("OBSERVE", "access_log"),
     ("GUARD", "cors"),
     ("GUARD", "ip_filter"),
+    ("GUARD", "referer"),
     ("GUARD", "user_agent"),
     ("GUARD", "body_limit"),
     ("AUTH", "key_auth"),

@@ -24,6 +24,7 @@ from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.key_auth import KeyAuth
 from asgi_gateway_plugins.middleware import Middleware
 from asgi_gateway_plugins.rate_limit import RateLimit
+from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
 from asgi_gateway_plugins.user_agent import UserAgent
 
@@ -256,6 +257,10 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     ),
     (Middleware(cls=f"{__name__}:Plain"), {}),
     (RateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
+    (
+        Referer(allow=("a.example",)),
+        {"request": Request(headers=[("referer", "https://a.example/page")]), "refused_by": Request()},
+    ),
     (RequestId(), {}),
     (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
 ]

@@ -14,6 +14,7 @@ from .ip_filter import IpFilter
 from .key_auth import KeyAuth
 from .middleware import Middleware
 from .rate_limit import RateLimit
+from .referer import Referer
 from .request_id import RequestId
 from .user_agent import UserAgent
 
@@ -26,6 +27,7 @@ def gateway_components() -> Iterable[type[Component]]:
         Cors,
         IpFilter,
         UserAgent,
+        Referer,
         BodyLimit,
         KeyAuth,
         RateLimit,
