@@ -39,6 +39,7 @@ STANDARD: Mapping[str, object] = {
     "body_limit": {},
     "user_agent": {"deny": ["(?i)scrapy"]},
     "referer": {"allow": ["app.example.com"], "allow_missing": True},
+    "csrf": {},
     "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
 }
 """Every component that is measured, with its options: a new one is a line here."""

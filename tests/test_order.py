@@ -13,6 +13,7 @@ ORDER = [
     ("GUARD", "ip_filter"),
     ("GUARD", "referer"),
     ("GUARD", "user_agent"),
+    ("GUARD", "csrf"),
     ("GUARD", "body_limit"),
     ("AUTH", "key_auth"),
     ("LIMIT", "rate_limit"),

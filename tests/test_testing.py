@@ -19,6 +19,7 @@ from asgi_gateway_plugins.access_log import AccessLog
 from asgi_gateway_plugins.body_limit import BodyLimit
 from asgi_gateway_plugins.canary import Canary
 from asgi_gateway_plugins.cors import Cors
+from asgi_gateway_plugins.csrf import Csrf
 from asgi_gateway_plugins.headers import Headers
 from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.key_auth import KeyAuth
@@ -245,6 +246,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
             )
         },
     ),
+    (Csrf(), {"refused_by": Request("POST", headers=[("sec-fetch-site", "cross-site")])}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (

@@ -9,6 +9,7 @@ from .access_log import AccessLog
 from .body_limit import BodyLimit
 from .canary import Canary
 from .cors import Cors
+from .csrf import Csrf
 from .headers import Headers
 from .ip_filter import IpFilter
 from .key_auth import KeyAuth
@@ -28,6 +29,7 @@ def gateway_components() -> Iterable[type[Component]]:
         IpFilter,
         UserAgent,
         Referer,
+        Csrf,
         BodyLimit,
         KeyAuth,
         RateLimit,

@@ -14,6 +14,7 @@ EDITS = {"headers": {"request": {"set": {"x-a": "{consumer}"}}, "response": {"se
 
 GUARDS: list[Any] = [
     {"body_limit": {}},
+    {"csrf": {}},
     {"user_agent": {"deny": ["bot"]}},
     {"referer": {"allow": ["gateway.test"], "allow_missing": True}},
     {"ip_filter": {"allow": ["203.0.113.0/24"]}},
@@ -93,6 +94,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "ip_filter",
         "user_agent",
         "referer",
+        "csrf",
         "body_limit",
         "key_auth",
         "rate_limit",
