@@ -40,6 +40,7 @@ STANDARD: Mapping[str, object] = {
     "user_agent": {"deny": ["(?i)scrapy"]},
     "referer": {"allow": ["app.example.com"], "allow_missing": True},
     "csrf": {},
+    "security_headers": {},
     "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
 }
 """Every component that is measured, with its options: a new one is a line here."""

@@ -9,6 +9,7 @@ from asgi_gateway.stage import Stage
 ORDER = [
     ("OBSERVE", "request_id"),
     ("OBSERVE", "access_log"),
+    ("OBSERVE", "security_headers"),
     ("GUARD", "cors"),
     ("GUARD", "ip_filter"),
     ("GUARD", "referer"),

@@ -27,6 +27,7 @@ from asgi_gateway_plugins.middleware import Middleware
 from asgi_gateway_plugins.rate_limit import RateLimit
 from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
+from asgi_gateway_plugins.security_headers import SecurityHeaders
 from asgi_gateway_plugins.user_agent import UserAgent
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
@@ -264,6 +265,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         {"request": Request(headers=[("referer", "https://a.example/page")]), "refused_by": Request()},
     ),
     (RequestId(), {}),
+    (SecurityHeaders(), {}),
     (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
 ]
 

@@ -17,6 +17,7 @@ from .middleware import Middleware
 from .rate_limit import RateLimit
 from .referer import Referer
 from .request_id import RequestId
+from .security_headers import SecurityHeaders
 from .user_agent import UserAgent
 
 
@@ -25,6 +26,7 @@ def gateway_components() -> Iterable[type[Component]]:
     return (
         RequestId,
         AccessLog,
+        SecurityHeaders,
         Cors,
         IpFilter,
         UserAgent,

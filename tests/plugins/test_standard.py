@@ -19,6 +19,7 @@ GUARDS: list[Any] = [
     {"referer": {"allow": ["gateway.test"], "allow_missing": True}},
     {"ip_filter": {"allow": ["203.0.113.0/24"]}},
     {"cors": {"origins": ["https://app.example.com"]}},
+    {"security_headers": {}},
 ]
 
 
@@ -90,6 +91,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
     assert plan.chain == (
         "request_id",
         "access_log",
+        "security_headers",
         "cors",
         "ip_filter",
         "user_agent",
