@@ -41,6 +41,7 @@ STANDARD: Mapping[str, object] = {
     "referer": {"allow": ["app.example.com"], "allow_missing": True},
     "csrf": {},
     "security_headers": {},
+    "maintenance": {},
     "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
 }
 """Every component that is measured, with its options: a new one is a line here."""

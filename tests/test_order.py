@@ -12,6 +12,7 @@ ORDER = [
     ("OBSERVE", "security_headers"),
     ("GUARD", "cors"),
     ("GUARD", "ip_filter"),
+    ("GUARD", "maintenance"),
     ("GUARD", "referer"),
     ("GUARD", "user_agent"),
     ("GUARD", "csrf"),

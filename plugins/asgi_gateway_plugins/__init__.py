@@ -13,6 +13,7 @@ from .csrf import Csrf
 from .headers import Headers
 from .ip_filter import IpFilter
 from .key_auth import KeyAuth
+from .maintenance import Maintenance
 from .middleware import Middleware
 from .rate_limit import RateLimit
 from .referer import Referer
@@ -29,6 +30,7 @@ def gateway_components() -> Iterable[type[Component]]:
         SecurityHeaders,
         Cors,
         IpFilter,
+        Maintenance,
         UserAgent,
         Referer,
         Csrf,
