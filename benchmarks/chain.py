@@ -31,6 +31,17 @@ STANDARD: Mapping[str, object] = {
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
     "canary": {"upstream": "canary", "percent": 50, "by": "header:x-api-key"},
+    "ip_filter": {
+        "deny": [f"10.{a}.{b}.0/25" for a in range(50) for b in range(100)],
+        "allow": ["127.0.0.0/8"],
+    },
+    "cors": {"origins": ["https://app.example.com"], "credentials": True},
+    "body_limit": {},
+    "user_agent": {"deny": ["(?i)scrapy"]},
+    "referer": {"allow": ["app.example.com"], "allow_missing": True},
+    "csrf": {},
+    "security_headers": {},
+    "maintenance": {},
     "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
 }
 """Every component that is measured, with its options: a new one is a line here."""

@@ -16,12 +16,20 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.testing import HandClock, Request, Upstream, check_component, gateway_around
 from asgi_gateway_plugins import gateway_components
 from asgi_gateway_plugins.access_log import AccessLog
+from asgi_gateway_plugins.body_limit import BodyLimit
 from asgi_gateway_plugins.canary import Canary
+from asgi_gateway_plugins.cors import Cors
+from asgi_gateway_plugins.csrf import Csrf
 from asgi_gateway_plugins.headers import Headers
+from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.key_auth import KeyAuth
+from asgi_gateway_plugins.maintenance import Maintenance
 from asgi_gateway_plugins.middleware import Middleware
 from asgi_gateway_plugins.rate_limit import RateLimit
+from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
+from asgi_gateway_plugins.security_headers import SecurityHeaders
+from asgi_gateway_plugins.user_agent import UserAgent
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
 ANNA = Consumer.model_validate({"name": "anna", "keys": ["secret"]})
@@ -227,8 +235,22 @@ async def test_a_websocket_that_the_upstream_closes_says_its_code() -> None:
 
 CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (AccessLog(), {}),
+    (
+        BodyLimit.model_validate({"max_size": "8B"}),
+        {"request": Request("POST", body=b"12345678"), "refused_by": Request("POST", body=b"123456789")},
+    ),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
+    (
+        Cors(origins=("https://a.example",)),
+        {
+            "refused_by": Request(
+                "OPTIONS", headers=[("origin", "https://b.example"), ("access-control-request-method", "GET")]
+            )
+        },
+    ),
+    (Csrf(), {"refused_by": Request("POST", headers=[("sec-fetch-site", "cross-site")])}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
+    (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (
         KeyAuth(),
         {
@@ -237,9 +259,16 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
             "consumers": (ANNA,),
         },
     ),
+    (Maintenance(active=True, allow=("127.0.0.1",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (Middleware(cls=f"{__name__}:Plain"), {}),
     (RateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
+    (
+        Referer(allow=("a.example",)),
+        {"request": Request(headers=[("referer", "https://a.example/page")]), "refused_by": Request()},
+    ),
     (RequestId(), {}),
+    (SecurityHeaders(), {}),
+    (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
 ]
 
 

@@ -6,14 +6,38 @@ from asgi_gateway.component import Component
 from asgi_gateway.hookspecs import hookimpl
 
 from .access_log import AccessLog
+from .body_limit import BodyLimit
 from .canary import Canary
+from .cors import Cors
+from .csrf import Csrf
 from .headers import Headers
+from .ip_filter import IpFilter
 from .key_auth import KeyAuth
+from .maintenance import Maintenance
 from .middleware import Middleware
 from .rate_limit import RateLimit
+from .referer import Referer
 from .request_id import RequestId
+from .security_headers import SecurityHeaders
+from .user_agent import UserAgent
 
 
 @hookimpl
 def gateway_components() -> Iterable[type[Component]]:
-    return (RequestId, AccessLog, KeyAuth, RateLimit, Headers, Canary, Middleware)
+    return (
+        RequestId,
+        AccessLog,
+        SecurityHeaders,
+        Cors,
+        IpFilter,
+        Maintenance,
+        UserAgent,
+        Referer,
+        Csrf,
+        BodyLimit,
+        KeyAuth,
+        RateLimit,
+        Headers,
+        Canary,
+        Middleware,
+    )

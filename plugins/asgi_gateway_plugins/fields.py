@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from asgi_gateway.asgi import Scope
+
 TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}"
 """RFC 9110 5.6.2."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -43,3 +45,8 @@ def weave(parts: list[str], separators: tuple[int, ...]) -> bytes:
 def value(text: str) -> bytes:
     """A text as the value of a field. Control characters are percent-encoded: they cannot end the field."""
     return CONTROL.sub(lambda found: f"%{ord(found[0]):02X}", text).strip().encode(errors="replace")
+
+
+def values(scope: Scope, name: bytes) -> bytes:
+    """All values of a field of a request, joined as RFC 9110 5.3 does it; empty if there is none."""
+    return b", ".join([found for key, found in scope["headers"] if key == name])

@@ -12,6 +12,17 @@ from tests.plugins.kit import CALLER, Upstreams, document
 
 EDITS = {"headers": {"request": {"set": {"x-a": "{consumer}"}}, "response": {"set": {"x-b": "{request_id}"}}}}
 
+GUARDS: list[Any] = [
+    {"body_limit": {}},
+    {"csrf": {}},
+    {"user_agent": {"deny": ["bot"]}},
+    {"referer": {"allow": ["gateway.test"], "allow_missing": True}},
+    {"maintenance": {}},
+    {"ip_filter": {"allow": ["203.0.113.0/24"]}},
+    {"cors": {"origins": ["https://app.example.com"]}},
+    {"security_headers": {}},
+]
+
 
 def everything(file: Path) -> dict[str, Any]:
     """A gateway with every component, several of them twice."""
@@ -22,6 +33,7 @@ def everything(file: Path) -> dict[str, Any]:
         {"rate_limit": {"limit": "1/hour", "by": "consumer", "mode": "report"}},
         {"key_auth": {"query": ["key"], "cookies": ["key"]}},
         {"middleware": {"cls": "tests.plugins.test_middleware:Mark"}},
+        *GUARDS,
         components=["request_id", {"access_log": {"file": str(file)}}],
         consumers=[{"name": "acme", "keys": ["k"]}],
     )
@@ -80,6 +92,14 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
     assert plan.chain == (
         "request_id",
         "access_log",
+        "security_headers",
+        "cors",
+        "ip_filter",
+        "maintenance",
+        "user_agent",
+        "referer",
+        "csrf",
+        "body_limit",
         "key_auth",
         "rate_limit",
         "rate_limit [report]",
