@@ -8,6 +8,7 @@ from .asgi import ASGIApp
 from .clock import Clock
 from .consumers import Consumers
 from .refusing import Refusing
+from .store import Store
 
 if TYPE_CHECKING:
     from .compiler import Compiler
@@ -51,10 +52,15 @@ class ChainBuild:
         self._component = component
         self._position = position
         self.owner = owner
+        self.place = f"{component}/{owner}/{position}"
         self.mode: Literal["enforce", "report"] = mode
         self.consumers: Consumers = compiler.consumers
         self.clock: Clock = compiler.kernel.clock
         self.dice: random.Random = compiler.kernel.dice
+
+    @property
+    def store(self) -> Store:
+        return self._compiler.store_for(self._component)
 
     def upstream(self, name: str) -> ASGIApp:
         return self._compiler.upstream(name, self.owner)

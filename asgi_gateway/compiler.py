@@ -1,7 +1,7 @@
 """The only place where chains are folded: turns a declaration into what serves requests."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from .refusing import refuse
 from .resources import Lease
 from .routing import Entry, Pattern, Table
 from .stage import Stage
+from .store import Store, open_store
 
 T = TypeVar("T")
 
@@ -35,7 +36,9 @@ MUST_SERVE = (Stage.GUARD, Stage.AUTH, Stage.LIMIT)
 """Stages that a WebSocket must not get around."""
 
 
-def compile_config(config: GatewayConfig, kernel: Kernel) -> Iterator[Live | None]:
+def compile_config(
+    config: GatewayConfig, kernel: Kernel, stores: Mapping[str, type[Store]]
+) -> Iterator[Live | None]:
     """Compile step by step: yields None between the steps, so that a server can serve in between, and the
     Live at last.
 
@@ -44,7 +47,7 @@ def compile_config(config: GatewayConfig, kernel: Kernel) -> Iterator[Live | Non
     lease = kernel.resources.lease()
     done = False
     try:
-        for step in Compiler(config, kernel, lease).run():
+        for step in Compiler(config, kernel, lease, stores).run():
             done = step is not None
             yield step
     finally:
@@ -56,13 +59,19 @@ def compile_config(config: GatewayConfig, kernel: Kernel) -> Iterator[Live | Non
 class Compiler:
     """Holds what is known while one configuration is compiled."""
 
-    def __init__(self, config: GatewayConfig, kernel: Kernel, lease: Lease) -> None:
+    def __init__(
+        self, config: GatewayConfig, kernel: Kernel, lease: Lease, stores: Mapping[str, type[Store]]
+    ) -> None:
         self.config = config
         self.kernel = kernel
         self.lease = lease
         self.consumers = Consumers(config.consumers)
         self.dials: dict[str, Dial[object]] = {}
         self.on_live: list[Callable[[], None]] = []
+        self._stores = stores
+        self._store: Store | None = None
+        self._counting: set[str] = set()
+        """Components that keep their state in the store."""
         self._opened: dict[str, Opened] = {}
         self._apps: dict[str, ASGIApp] = {}
         self._opening: list[str] = []
@@ -75,17 +84,18 @@ class Compiler:
         config = self.config
         if problems := check_references(config):
             raise ConfigError(problems)
-        for name in config.upstreams:
+        self._store = self._attempt(self._open_store)
+        for name in config.upstreams if self._store is not None else ():
             self._attempt(self.upstream, name, "")
             yield None
         entries, plans = [], []
-        for route in config.routes:
+        for route in config.routes if self._store is not None else ():
             if route.enabled and (made := self._attempt(self._route, route)):
                 entries.append(made[0])
                 plans.append(made[1])
             yield None
         table = self._attempt(self._table, entries)
-        unmatched = self._attempt(self._unmatched)
+        unmatched = self._attempt(self._unmatched) if self._store is not None else None
         trusted = self._attempt(Trusted, config.trusted_proxies)
         if self._problems or table is None or unmatched is None or trusted is None:
             raise ConfigError(self._problems)
@@ -98,7 +108,8 @@ class Compiler:
             consumers=self.consumers,
             unmatched=unmatched,
             plan=tuple(plans),
-            warnings=(*self._warnings, *table.shadowed(), *unused(config)),
+            warnings=(*self._warnings, *self._apart(), *table.shadowed(), *unused(config)),
+            apart=self._counts_apart(),
             lease=self.lease,
             dials=self.dials,
             owned=frozenset(
@@ -119,6 +130,33 @@ class Compiler:
         except ConfigError as error:
             self._problems += error.problems
             return None
+
+    # The store
+
+    def _open_store(self) -> Store:
+        """The store of the file; a reload that says the same has the same."""
+        options, now = self.config.store, self.kernel.clock.monotonic
+
+        def make() -> Store:
+            url = options.url.get_secret_value()
+            return open_store(url, self._stores, timeout=options.timeout, prefix=options.prefix, now=now)
+
+        return self.lease.keep(("store", options), make, None, Store.aclose)
+
+    def store_for(self, component: str) -> Store:
+        """The store, for a component that keeps state in it."""
+        assert self._store is not None
+        self._counting.add(component)
+        return self._store
+
+    def _counts_apart(self) -> tuple[str, ...]:
+        """Components whose state each process has for itself."""
+        alone = self._store is not None and not self._store.shared
+        return tuple(sorted(self._counting)) if alone else ()
+
+    def _apart(self) -> Iterator[Problem]:
+        if (many := self.config.server.workers) > 1 and (names := self._counts_apart()):
+            yield counted_apart(names, many)
 
     # Upstreams
 
@@ -298,6 +336,16 @@ def names(uses: Sequence[Use], kind: str) -> tuple[str, ...]:
         + (" [when]" if use.when is not None else "")
         for use in in_order(uses)
         if kind in use.component.serves
+    )
+
+
+def counted_apart(components: Sequence[str], workers: int) -> Problem:
+    """What several workers without a shared store mean for limits."""
+    return Problem(
+        f"each of the {workers} workers counts for itself: {', '.join(components)} admit up to {workers} "
+        "times what is written",
+        "store",
+        "share one, as in store: redis://127.0.0.1:6379/0",
     )
 
 

@@ -11,6 +11,7 @@ from .asgi import ASGIApp, Headers, Receive, Scope, Send
 from .clock import Clock
 from .consumers import Consumers
 from .stage import Stage
+from .store import Store
 from .strictness import Strict
 
 T = TypeVar("T")
@@ -105,10 +106,19 @@ class Build(Protocol):
 
     owner: str
     """`route orders` or `upstream orders`: for messages."""
+    place: str
+    """`rate_limit/route orders/0`: component, owner and position; the same in every process that reads this
+    file.
+    """
     mode: Literal["enforce", "report"]
     consumers: Consumers
     clock: Clock
     dice: random.Random
+
+    @property
+    def store(self) -> Store:
+        """State that the processes of a gateway share, if `store.shared`; behind a deadline and a breaker."""
+        ...
 
     def upstream(self, name: str) -> ASGIApp:
         """The compiled chain of an upstream; ConfigError if there is none of that name, or if they form a

@@ -65,7 +65,7 @@ class Gateway:
         """The configurations that still serve requests, the current one last."""
         self.source: Path | None = None
         """The file it was loaded from."""
-        live, *_ = [step for step in compile_config(config, self._kernel) if step is not None]
+        live, *_ = [step for step in compile_config(config, self._kernel, plugins.stores) if step is not None]
         self._live = live
         self._begin_with(live)
 
@@ -122,6 +122,11 @@ class Gateway:
     @property
     def warnings(self) -> tuple[Problem, ...]:
         return self._live.warnings
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Components whose state each process has for itself."""
+        return self._live.apart
 
     @property
     def plugins(self) -> Plugins:
@@ -273,7 +278,7 @@ class Gateway:
             else:
                 raise ConfigError("the gateway was not loaded from a file: pass a configuration")
             try:
-                live = await in_slices(compile_config(wanted, self._kernel))
+                live = await in_slices(compile_config(wanted, self._kernel, plugins.stores))
             except ConfigError as error:
                 raise (loading.locate(error, self.source, content) if self.source else error) from error
             before, self._live, self._plugins = self._live, live, plugins

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .component import Component
     from .endpoint import Endpoint
     from .gateway import Gateway
+    from .store import Store
 
 hookspec = pluggy.HookspecMarker("asgi_gateway")
 hookimpl = pluggy.HookimplMarker("asgi_gateway")
@@ -25,6 +26,11 @@ def gateway_components() -> "Iterable[type[Component]]":  # type: ignore[empty-b
 @hookspec
 def gateway_endpoints() -> "Iterable[type[Endpoint]]":  # type: ignore[empty-body]
     """Offer kinds of upstream."""
+
+
+@hookspec
+def gateway_stores() -> "Iterable[type[Store]]":  # type: ignore[empty-body]
+    """Offer kinds of store. A file selects one by the scheme of its URL."""
 
 
 @hookspec

@@ -58,6 +58,8 @@ class Live:
     dials: Mapping[str, Dial[Any]]
     owned: frozenset[str]
     """Header fields that only components set: a caller's own are dropped on every route."""
+    apart: tuple[str, ...] = ()
+    """Components whose state each process has for itself, since the store is not shared."""
     on_live: list[Callable[[], None]] = field(default_factory=list)
     on_end: list[Callable[[], None]] = field(default_factory=list)
     active: set[Exchange] = field(default_factory=set)

@@ -12,6 +12,7 @@ from .component import Component
 from .endpoint import Endpoint
 from .errors import ConfigError, Problem
 from .stage import Stage
+from .store import Store
 
 GROUP = "asgi_gateway"
 """The entry-point group of plugins."""
@@ -78,6 +79,8 @@ class Plugins:
             raise ConfigError(Problem(f"{error}", "plugins", "is the name of the hook misspelt?")) from error
         self.components: Mapping[str, type[Component]] = self._offers("gateway_components", Component)
         self.endpoints: Mapping[str, type[Endpoint]] = self._offers("gateway_endpoints", Endpoint)
+        self.stores: Mapping[str, type[Store]] = self._offers("gateway_stores", Store)
+        """By the schemes of their URLs."""
 
     def _offers(self, hook: str, base: type[Any]) -> dict[str, Any]:
         offers: dict[str, Any] = {}
@@ -93,15 +96,16 @@ class Plugins:
                 if fault := unfit(kind, base):
                     problems.append(Problem(fault, f"plugin {implementation.plugin_name}"))
                     continue
-                other = offers.setdefault(kind.name, kind)
-                if other is not kind:
-                    problems.append(
-                        Problem(
-                            f"{kind.name!r} is offered by both {other.__module__} and {kind.__module__}",
-                            "plugins",
-                            "switch one of the plugins off",
+                for name in names_of(kind):
+                    other = offers.setdefault(name, kind)
+                    if other is not kind:
+                        problems.append(
+                            Problem(
+                                f"{name!r} is offered by both {other.__module__} and {kind.__module__}",
+                                "plugins",
+                                "switch one of the plugins off",
+                            )
                         )
-                    )
         if problems:
             raise ConfigError(problems)
         return offers
@@ -143,10 +147,17 @@ def load(point: EntryPoint) -> object:
         ) from error
 
 
+def names_of(kind: Any) -> tuple[str, ...]:
+    """Under which names an offer is known."""
+    return tuple(kind.schemes) if issubclass(kind, Store) else (kind.name,)
+
+
 def unfit(kind: Any, base: type[Any]) -> str:
     """Why an offer cannot be used, or nothing."""
     if not (isinstance(kind, type) and issubclass(kind, base)):
         return f"{kind!r} is not a subclass of {base.__name__}"
+    if issubclass(kind, Store):
+        return "" if kind.schemes else f"{kind.__qualname__} has no scheme: class ...(Store, schemes=...)"
     name = getattr(kind, "name", None)
     if not isinstance(name, str):
         return f"{kind.__qualname__} has no name: class {kind.__qualname__}({base.__name__}, name=...)"

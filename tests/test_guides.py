@@ -17,6 +17,7 @@ GUIDES = (
     DOCS / "getting-started.md",
     DOCS / "mounting.md",
     DOCS / "websocket.md",
+    DOCS / "store.md",
     DOCS / "writing-a-plugin.md",
 )
 

@@ -4,6 +4,7 @@ from .chain import POLICY, Chain, Use, When
 from .gateway import GatewayConfig, PluginsConfig, Route
 from .model import TRANSPORTS, Methods, Model, Name, Pairs, read_pairs
 from .server import Limits, Paths, Probes, Server, ServerTLS
+from .store import StoreConfig
 from .upstream import (
     EjectionConfig,
     HealthConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "Route",
     "Server",
     "ServerTLS",
+    "StoreConfig",
     "TargetConfig",
     "TimeoutConfig",
     "Upstream",

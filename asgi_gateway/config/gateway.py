@@ -12,6 +12,7 @@ from ..units import Span
 from .chain import Chain
 from .model import Methods, Model, Name, Network, Pairs
 from .server import Paths, Probes, Server
+from .store import Store, StoreConfig
 from .upstream import Upstream
 
 
@@ -108,6 +109,8 @@ class GatewayConfig(Model):
     """What is done with ambiguous paths."""
     probes: Probes = Probes()
     """Answers for load balancers."""
+    store: Store = StoreConfig()
+    """Where state lives that processes share: a URL, or a mapping."""
     consumers: Annotated[tuple[Consumer, ...], AfterValidator(read_consumers)] = ()
     """Callers with credentials."""
     upstreams: dict[Name, Upstream] = {}

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..compiler import counted_apart
 from ..errors import ConfigError
 from . import logs
 from .listening import address, close, open_sockets, places
@@ -51,6 +52,8 @@ def run(
         listen = address(server.listen, host, port)
         sockets = open_sockets(listen, server.limits.backlog)
         many = workers or server.workers
+        if many > 1 and gateway.apart:
+            logger.warning("%s", counted_apart(gateway.apart, many))
         ready = partial(announce, gateway, sockets, many)
         if many > 1:
             return asyncio.run(Supervisor(file, sockets, many, server).run(ready, watch=reload))

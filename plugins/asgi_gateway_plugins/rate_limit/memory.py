@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from limits.aio.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
-from .recent import Recent
+from asgi_gateway.recent import Recent
 
 MOMENT = 1e-6
 """Seconds. A sliding window admits just after the instant at which it has room again, not at it."""

@@ -1,4 +1,4 @@
-"""Entries by key, within a bound: the least recently used are forgotten."""
+"""The only place that bounds what is remembered by key: the least recently used are forgotten."""
 
 from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar

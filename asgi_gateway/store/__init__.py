@@ -1,0 +1,8 @@
+"""The only place that knows where state lives which several processes may share."""
+
+from .base import Arg, Script, Store, StoreError
+from .guarded import Guarded
+from .memory import MemoryStore
+from .opening import open_store
+
+__all__ = ["Arg", "Guarded", "MemoryStore", "Script", "Store", "StoreError", "open_store"]

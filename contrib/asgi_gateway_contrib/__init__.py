@@ -1,0 +1,16 @@
+"""Parts that need more than the gateway itself: each file or folder stands for one extra.
+
+Nothing of an extra is imported before a file asks for it.
+"""
+
+from collections.abc import Iterable
+
+from asgi_gateway.hookspecs import hookimpl
+from asgi_gateway.store import Store
+
+from .redis import RedisStore
+
+
+@hookimpl
+def gateway_stores() -> Iterable[type[Store]]:
+    return (RedisStore,)
