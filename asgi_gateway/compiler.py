@@ -141,7 +141,7 @@ class Compiler:
             url = options.url.get_secret_value()
             return open_store(url, self._stores, timeout=options.timeout, prefix=options.prefix, now=now)
 
-        return self.lease.keep(("store", options), make, None, Store.aclose)
+        return self.lease.keep(("store", options), make, None, close_store)
 
     def store_for(self, component: str) -> Store:
         """The store, for a component that keeps state in it."""
@@ -337,6 +337,10 @@ def names(uses: Sequence[Use], kind: str) -> tuple[str, ...]:
         for use in in_order(uses)
         if kind in use.component.serves
     )
+
+
+async def close_store(store: Store) -> None:
+    await store.aclose()
 
 
 def counted_apart(components: Sequence[str], workers: int) -> Problem:

@@ -1,4 +1,4 @@
-"""By what callers are told apart: address, consumer, a header, a cookie."""
+"""By what callers are told apart: address, consumer, group, claim, and what the request itself says."""
 
 import re
 from collections.abc import Callable
@@ -10,18 +10,21 @@ from pydantic import AfterValidator
 from asgi_gateway.asgi import Scope, header
 from asgi_gateway.exchange import Exchange
 
+from .credentials import query_pairs
 from .fields import TOKEN
 
 Tell = Callable[[Scope, Exchange], str]
 """Who is calling; empty if the request does not say."""
 
 LONGEST = 64
+NAMES = {"claim": r"\S{1,256}", "query": r"[^&=#\s]{1,128}"}
+"""What names are made of, where not of what names of fields are made of."""
 MAPPED = bytes(10) + b"\xff\xff"
 
 
 def one_of(*kinds: str) -> AfterValidator:
     """A check that an option is one of these: `ip`, `header:<name>`, ..."""
-    pattern = re.compile("|".join(kind.replace("<name>", TOKEN) for kind in kinds))
+    pattern = re.compile("|".join(kind.replace("<name>", NAMES.get(kind[:5], TOKEN)) for kind in kinds))
 
     def read(by: str) -> str:
         if not pattern.fullmatch(by):
@@ -32,7 +35,9 @@ def one_of(*kinds: str) -> AfterValidator:
 
 
 def tell_by(by: str, *, ipv6_prefix: int = 64) -> Tell:
-    """The function behind `ip`, `consumer`, `route`, `header:<name>` or `cookie:<name>`."""
+    """The function behind `ip`, `consumer`, `group`, `route`, `cluster`, `header:<name>`, `path:<name>` and
+    so on.
+    """
     kind, _, name = by.partition(":")
     if kind == "ip":
         return by_address(ipv6_prefix)
@@ -40,7 +45,13 @@ def tell_by(by: str, *, ipv6_prefix: int = 64) -> Tell:
         return by_header(name.lower().encode())
     if kind == "cookie":
         return by_cookie(name.encode())
-    return {"consumer": by_consumer, "route": by_route}[kind]
+    if kind == "query":
+        return by_query(name.encode())
+    if kind == "path":
+        return lambda scope, exchange: short(exchange.raw_params.get(name, "").encode())
+    if kind == "claim":
+        return by_claim(name)
+    return {"consumer": by_consumer, "group": by_group, "route": by_route, "cluster": by_nothing}[kind]
 
 
 def by_address(ipv6_prefix: int) -> Tell:
@@ -65,6 +76,35 @@ def by_address(ipv6_prefix: int) -> Tell:
 def by_consumer(scope: Scope, exchange: Exchange) -> str:
     principal = exchange.principal
     return principal.consumer if principal is not None else ""
+
+
+def by_group(scope: Scope, exchange: Exchange) -> str:
+    """The first of the caller's groups."""
+    principal = exchange.principal
+    return principal.groups[0] if principal is not None and principal.groups else ""
+
+
+def by_claim(name: str) -> Tell:
+    def claim(scope: Scope, exchange: Exchange) -> str:
+        principal = exchange.principal
+        said = principal.claims.get(name) if principal is not None else None
+        return short(str(said).encode()) if isinstance(said, str | int) else ""
+
+    return claim
+
+
+def by_query(name: bytes) -> Tell:
+    def parameter(scope: Scope, exchange: Exchange) -> str:
+        query = scope["query_string"]
+        found = [text for (key, text), _ in query_pairs(query) if key == name] if query else []
+        # With two values, a caller would choose which of them counts here and which one there.
+        return short(found[0]) if len(found) == 1 else ""
+
+    return parameter
+
+
+def by_nothing(scope: Scope, exchange: Exchange) -> str:
+    return "all"
 
 
 def by_route(scope: Scope, exchange: Exchange) -> str:

@@ -189,11 +189,129 @@ async def test_a_clock_that_is_set_changes_nothing(upstreams: Upstreams, window:
         ({"limit": "1/minute", "limits": ["1/second"]}, "write either"),
         ({"limits": ["1/minute", "2/minute"]}, "same period"),
         ({"limit": "often"}, "'often' is not a rate"),
-        ({"limit": "1/minute", "by": "moon"}, "'moon' is none of ip, consumer, header:<name>"),
+        ({"limit": "1/minute", "by": "moon"}, "'moon' is none of ip, consumer, group"),
         ({"limit": "100/minute", "window": "moving", "max_keys": 10}, "max_keys"),
     ],
 )
 def test_a_wrong_limit_is_told_at_once(upstreams: Upstreams, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Gateway.parse(limited(**options), plugins=[upstreams])
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("by", "asked"),
+    [
+        ("path:id", ["/a?k=1", "/a?k=2", "/b?k=1"]),
+        ("query:k", ["/?k=1", "/x?k=%31", "/?k=2"]),
+        ("header:x-app", ["/", "/", "/"]),
+    ],
+)
+async def test_what_the_request_says_may_tell_callers_apart(
+    upstreams: Upstreams, by: str, asked: list[str]
+) -> None:
+    path = "/{id}" if by == "path:id" else "/*"
+    declared = document({"rate_limit": {"limit": "1/hour", "by": by}}, path=path)
+    async with serving(upstreams, declared) as http:
+        apps = ("a", "a", "b")
+        answers = [await http.get(url, headers={"x-app": app}) for url, app in zip(asked, apps, strict=True)]
+    assert [answer.status_code for answer in answers] == [200, 429, 200]
+
+
+async def test_who_says_two_things_is_counted_by_address(upstreams: Upstreams) -> None:
+    async with serving(upstreams, limited(limit="1/hour", by="query:k")) as http:
+        answers = [await http.get(f"/?k={number}&k=x") for number in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 429, 429]
+
+
+async def test_a_claim_and_a_group_tell_callers_apart() -> None:
+    from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_gateway.component import Build, Component
+    from asgi_gateway.consumers import Principal
+    from asgi_gateway.exchange import Exchange
+    from asgi_gateway.stage import Stage
+    from asgi_gateway.testing import gateway_around
+    from asgi_gateway_plugins.rate_limit import RateLimit
+
+    class Known(Component, name="known", stage=Stage.AUTH):
+        """Believes what a caller says."""
+
+        def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
+            async def known(scope: Scope, receive: Receive, send: Send) -> None:
+                said = dict(scope["headers"])
+                groups = (said[b"group"].decode(),) if b"group" in said else ()
+                claims = {"tenant": said.get(b"tenant", b"").decode(), "roles": ["a"]}
+                Exchange.of(scope).principal = Principal("", "known", groups, claims=claims)
+                await app(scope, receive, send)
+
+            return known
+
+    async def asked(by: str, *headers: dict[str, str]) -> list[int]:
+        limit = RateLimit.model_validate({"limit": "1/hour", "by": by})
+        async with gateway_around(Known(), limit) as client:
+            return [(await client.get("/", headers=each)).status for each in headers]
+
+    assert await asked("claim:tenant", {"tenant": "a"}, {"tenant": "a"}, {"tenant": "b"}) == [200, 429, 200]
+    assert await asked("group", {"group": "a"}, {"group": "a"}, {"group": "b"}) == [200, 429, 200]
+    # A list is not one caller: by address, as who has no claim.
+    assert await asked("claim:roles", {}, {}) == [200, 429]
+
+
+async def test_a_tier_has_its_own_rate(upstreams: Upstreams) -> None:
+    tiers = [{"groups": ["gold"], "limit": "3/hour"}, {"groups": ["silver", "gold"], "limit": "2/hour"}]
+    names = {"a": ["gold"], "b": ["silver"], "c": []}
+    declared = document(
+        "key_auth",
+        {"rate_limit": {"limit": "1/hour", "by": "consumer", "tiers": tiers}},
+        consumers=[{"name": name, "keys": [name], "groups": groups} for name, groups in names.items()],
+    )
+    admitted = Counter()
+    async with serving(upstreams, declared) as http:
+        for name in names:
+            for _ in range(5):
+                answer = await http.get("/", headers={"x-api-key": name})
+                admitted[name] += answer.status_code == 200
+            assert answer.headers["ratelimit-policy"] == f'"hour";q={admitted[name]};w=3600'
+    assert admitted == {"a": 3, "b": 2, "c": 1}
+
+
+async def test_a_route_may_cost_more(upstreams: Upstreams) -> None:
+    declared = document({"rate_limit": {"limit": "10/hour", "group": "all", "cost": 4}})
+    cheap = {"rate_limit": {"limit": "10/hour", "group": "all"}}
+    declared["routes"].append(
+        {**declared["routes"][0], "name": "cheap", "path": "/cheap", "components": [cheap]}
+    )
+    async with serving(upstreams, declared) as http:
+        answers = [await http.get(path) for path in ("/", "/", "/", "/cheap", "/cheap", "/cheap")]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 200, 200, 429]
+
+
+async def test_a_small_excess_waits_and_a_large_one_is_refused(upstreams: Upstreams) -> None:
+    options = {"limit": "20/second", "window": "bucket", "burst": 1, "delay": "120ms", "max_delayed": 2}
+    async with serving(upstreams, limited(**options)) as http:
+        began = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(*(http.get("/") for _ in range(6)))
+        took = asyncio.get_running_loop().time() - began
+    assert Counter(answer.status_code for answer in answers) == {200: 3, 429: 3}
+    assert took >= 0.1
+    # Nobody who waits is late for ever: one who cannot be admitted in time is told at once.
+    async with serving(upstreams, limited(limit="1/hour", delay="1s")) as http:
+        assert [(await http.get("/")).status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"limit": "5/minute", "cost": 6}, "cost is more than is ever admitted"),
+        ({"limit": "5/minute", "burst": 2}, "burst needs window: bucket"),
+        ({"limits": ["5/minute"], "burst": 2, "window": "bucket"}, "burst belongs to one limit"),
+        ({"limit": "5/minute", "tiers": [{"groups": [], "limit": "1/minute"}]}, "must not be empty"),
+        ({"limit": "5/minute", "tiers": [{"groups": ["a"]}]}, "write either limit"),
+    ],
+)
+def test_what_makes_no_sense_together_is_told(
+    upstreams: Upstreams, options: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ConfigError) as raised:
         Gateway.parse(limited(**options), plugins=[upstreams])
     assert says in str(raised.value)

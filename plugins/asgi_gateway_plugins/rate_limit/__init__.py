@@ -1,76 +1,66 @@
 """So many requests in so much time, for each caller."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
-from asgi_gateway.component import Build, Component, Refusal
+from asgi_gateway.component import Build
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
-from asgi_gateway.units import Rate
+from asgi_gateway.store import StoreError
+from asgi_gateway.units import Time
 
-from ..caller import one_of, tell_by
-from .fields import Policies, Standing, announce
+from .options import STORE_AWAY, UNIDENTIFIED, By, Limiting, Rated, Ration, identifying, too_many
 
-if TYPE_CHECKING:
-    from .limiter import Limiter
 
-Identify = Callable[[Scope, Exchange], str]
+class Tier(Rated):
+    """Other rates for some groups of consumers."""
 
-TOO_MANY = "This caller has sent too many requests."
-UNIDENTIFIED = Refusal(403, "unidentified", (), "The request does not say by whom it is to be counted.")
+    groups: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Consumers in one of these groups have these rates."""
 
 
 class RateLimit(
-    Component, name="rate_limit", stage=Stage.LIMIT, serves=frozenset({"http", "websocket"}), refuses=True
+    Limiting, name="rate_limit", stage=Stage.LIMIT, serves=frozenset({"http", "websocket"}), refuses=True
 ):
     """Admits so many requests of a caller in a time, and refuses the rest with 429.
 
-    Counts are held in the memory of each worker: with several workers, each admits the whole limit.
+    Counts are held in the store of the gateway, which all workers share if it is not memory.
     """
 
-    limit: Rate | None = None
-    """The rate that is admitted: `100/minute`."""
-    limits: tuple[Rate, ...] = ()
-    """Several rates at once: `[10/second, 100/minute]`. What one of them refuses counts for none."""
-    by: Annotated[str, one_of("ip", "consumer", "header:<name>", "route")] = "ip"
-    """Whose requests are counted together: `ip`, `consumer`, `header:<name>`, or `route`: everybody's."""
+    by: By = "ip"
+    """Whose requests are counted together: `ip`, `consumer`, `group`, `route`, `cluster` and others."""
     unidentified: Literal["ip", "refuse"] = "ip"
     """Callers without what `by` asks for are counted by their address, or refused with 403."""
-    window: Literal["fixed", "sliding", "moving"] = "sliding"
-    """`fixed` begins with the first request, `sliding` weighs the one before, `moving` is exact."""
-    headers: Literal["draft", "legacy", "both", "none"] = "draft"
-    """Fields that tell callers where they stand: `draft` is RateLimit, `legacy` RateLimit-Limit and so on."""
-    group: str = ""
-    """Limits of one group and the same rates count together, on all routes. Empty: each for itself."""
-    ipv6_prefix: Annotated[int, Field(ge=1, le=128)] = 64
-    """IPv6 addresses that agree in so many bits are one caller."""
-    max_keys: Annotated[int, Field(ge=1)] = 200_000
-    """Callers (with `moving`: requests) that are remembered; past it, the ones unseen for longest are not."""
+    cost: Annotated[int, Field(ge=1)] = 1
+    """How many requests one of this route counts for."""
+    tiers: tuple[Tier, ...] = ()
+    """Other rates for some groups: `[{groups: [gold], limit: 1000/minute}]`. The first that fits holds."""
+    delay: Time = 0.0
+    """A request that would be admitted within this time waits for it instead of being refused."""
+    max_delayed: Annotated[int, Field(ge=1)] = 100
+    """Requests that may wait at one time, in one worker; more are refused."""
+
+    def all_rated(self) -> Sequence[Rated]:
+        return (self, *self.tiers)
 
     @model_validator(mode="after")
-    def has_rates(self) -> "RateLimit":
-        if (self.limit is None) == (not self.limits):
-            raise ValueError("write either limit: 100/minute, or limits: [10/second, 100/minute]")
-        periods = [rate.period for rate in self.rates]
-        if len(set(periods)) < len(periods):
-            raise ValueError("two limits have the same period: only the lower one would count")
-        if self.window == "moving" and max(rate.amount for rate in self.rates) > self.max_keys:
-            raise ValueError("a moving window remembers each request: max_keys must not be below the limit")
+    def can_be_afforded(self) -> "RateLimit":
+        if any(self.cost > rated.most_at_once for rated in self.all_rated()):
+            raise ValueError("cost is more than is ever admitted at once")
         return self
 
-    @property
-    def rates(self) -> tuple[Rate, ...]:
-        return self.limits if self.limit is None else (self.limit,)
-
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
-        limiter = self.limiter(build)
-        refuse, identify = build.refuse(app), self.identify()
-        tells = self.headers != "none"
-        add_fields = partial(announce, Policies(self.rates), self.headers)
+        from .waiting import Waiting
+
+        refuse, cost = build.refuse(app), self.cost
+        identify = identifying(self.by, self.unidentified, self.ipv6_prefix)
+        ration_of = self.rationing(build)
+        waiting = Waiting(self.delay, self.max_delayed, build.clock.monotonic)
+        waits = self.delay > 0 and not refuse.reporting
 
         async def rate_limit(scope: Scope, receive: Receive, send: Send) -> None:
             exchange: Exchange = scope[EXCHANGE]
@@ -78,42 +68,38 @@ class RateLimit(
             if not caller:
                 await refuse(scope, receive, send, UNIDENTIFIED)
                 return
-            admitted = await limiter.hit(caller)
-            if tells or not admitted:
-                standing = limiter.standing(caller)
-                if tells:
-                    exchange.on_start(partial(add_fields, standing))
-                if not admitted:
-                    await refuse(scope, receive, send, too_many(standing))
-                    return
+            counter, tell = ration_of(exchange)
+            try:
+                verdict = await counter.decide(caller, cost)
+                if waits and not verdict.admitted:
+                    verdict = await waiting.until_admitted(counter, caller, cost, verdict)
+            except StoreError:
+                exchange.tag("store", "away")
+                await refuse(scope, receive, send, STORE_AWAY)
+                return
+            if verdict.away:
+                exchange.tag("store", "away")
+            if tell is not None and verdict.standing:
+                exchange.on_start(partial(tell, verdict.standing))
+            if not verdict.admitted:
+                await refuse(scope, receive, send, too_many(verdict.wait))
+                return
             await app(scope, receive, send)
 
         return rate_limit
 
-    def limiter(self, build: Build) -> "Limiter":
-        """What counts; it survives a reload that does not change the rule."""
-        from .limiter import Limiter
+    def rationing(self, build: Build) -> Callable[[Exchange], Ration]:
+        """The function that says which rates a caller has."""
+        usual = self.ration(self, self.by, build)
+        if not self.tiers:
+            return lambda exchange: usual
+        tiers = [(frozenset(tier.groups), self.ration(tier, self.by, build)) for tier in self.tiers]
 
-        key = ("rate_limit", self.group, self.rates, self.window, self.by, self.ipv6_prefix, self.max_keys)
-        make = partial(Limiter, self.rates, self.window, build.clock.monotonic, self.max_keys)
-        return build.keep(key, make, shared=bool(self.group))
+        def ration_of(exchange: Exchange) -> Ration:
+            if exchange.principal is not None:
+                for groups, ration in tiers:
+                    if not groups.isdisjoint(exchange.principal.groups):
+                        return ration
+            return usual
 
-    def identify(self) -> Identify:
-        """The function that says under which key a request is counted; empty: it is to be refused."""
-        tell, address = tell_by(self.by), tell_by("ip", ipv6_prefix=self.ipv6_prefix)
-        kind, strict = self.by.partition(":")[0], self.unidentified == "refuse"
-
-        def identify(scope: Scope, exchange: Exchange) -> str:
-            caller = tell(scope, exchange)
-            if caller:
-                return f"{kind} {caller}"
-            return "" if strict else f"ip {address(scope, exchange)}"
-
-        if self.by == "ip":
-            return lambda scope, exchange: f"ip {address(scope, exchange)}"
-        return identify
-
-
-def too_many(standing: Standing) -> Refusal:
-    wait = max((seconds for remaining, seconds in standing if not remaining), default=1)
-    return Refusal(429, "rate_limited", ((b"retry-after", b"%d" % max(1, wait)),), TOO_MANY)
+        return ration_of

@@ -1,14 +1,17 @@
 """How a caller learns where it stands: the RateLimit fields of the IETF draft, new and old."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from asgi_gateway.asgi import Message
 from asgi_gateway.exchange import Exchange
 from asgi_gateway.units import Rate
 
-Standing = list[tuple[int, int]]
+Standing = Sequence[tuple[int, int]]
 """For each rate: requests left, and seconds until there are more."""
 Kind = Literal["draft", "legacy", "both", "none"]
+Tell = Callable[[Standing, Exchange, Message], None]
 
 OLD = (b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset")
 
@@ -18,11 +21,22 @@ class Policies:
 
     __slots__ = ("amounts", "line", "names")
 
-    def __init__(self, rates: tuple[Rate, ...]) -> None:
-        self.names = [f'"{str(rate).partition("/")[2]}"'.encode() for rate in rates]
-        self.amounts = [rate.amount for rate in rates]
-        pairs = zip(self.names, rates, strict=True)
-        self.line = b", ".join(b"%s;q=%d;w=%d" % (name, rate.amount, rate.period) for name, rate in pairs)
+    def __init__(self, policies: Sequence[tuple[str, int, int]]) -> None:
+        """Each with name, amount and seconds."""
+        self.names = [f'"{name}"'.encode() for name, _, _ in policies]
+        self.amounts = [amount for _, amount, _ in policies]
+        self.line = b", ".join(
+            b'"%s";q=%d;w=%d' % (name.encode(), amount, seconds) for name, amount, seconds in policies
+        )
+
+    @classmethod
+    def of(cls, rates: Sequence[Rate]) -> "Policies":
+        return cls([(str(rate).partition("/")[2], rate.amount, rate.period) for rate in rates])
+
+
+def teller(policies: Policies, kind: Kind) -> Tell | None:
+    """The function that adds the fields to a head, for `exchange.on_start`."""
+    return None if kind == "none" else partial(announce, policies, kind)
 
 
 def announce(

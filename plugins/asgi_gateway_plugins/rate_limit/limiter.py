@@ -1,8 +1,8 @@
 """Counts callers against several rules at once: all of them admit a request, or none counts it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 from limits import RateLimitItemPerSecond
 from limits.aio.strategies import (
@@ -14,57 +14,84 @@ from limits.aio.strategies import (
 
 from asgi_gateway.units import Rate
 
+from .bucket import BucketRateLimiter
+from .fields import Standing
 from .memory import LoopMemory
 
-WindowKind = Literal["fixed", "sliding", "moving"]
+WindowKind = Literal["fixed", "sliding", "moving", "bucket"]
 
 STRATEGIES: dict[WindowKind, Callable[[LoopMemory], RateLimiter]] = {
     "fixed": FixedWindowRateLimiter,
     "sliding": SlidingWindowCounterRateLimiter,
     "moving": MovingWindowRateLimiter,
+    "bucket": BucketRateLimiter,
 }
+
+
+class Verdict(NamedTuple):
+    """What was decided about a request."""
+
+    admitted: bool
+    wait: float
+    """Seconds after which it would be admitted; 0 if it is."""
+    standing: Standing
+    """Where the caller stands; empty if nobody counted."""
+    away: bool = False
+    """Whether the store could not be asked."""
+
+
+class Counter(Protocol):
+    """Decides, and counts what it admits."""
+
+    async def decide(self, caller: str, cost: int = 1, *, take: bool = True) -> Verdict:
+        """Whether a request that counts `cost` has room. `take`: count it if it has."""
+        ...
 
 
 class Rule(RateLimitItemPerSecond):
     """A rate as `limits` sees it. Its keys are the caller's, with the rate behind."""
 
-    __slots__ = ("suffix",)
+    __slots__ = ("burst", "suffix")
 
-    def __init__(self, rate: Rate) -> None:
+    def __init__(self, rate: Rate, burst: int | None = None) -> None:
         super().__init__(rate.amount, rate.period)
-        self.suffix = f"/{rate}"
+        self.burst = burst or rate.amount
+        """How many a bucket holds."""
+        self.suffix = f"/{rate}" if burst is None else f"/{rate}/{burst}"
 
     def key_for(self, *identifiers: bytes | str | float) -> str:
         return f"{identifiers[0]!s}{self.suffix}"
 
 
 class Limiter:
-    """Some rules, one strategy, one storage."""
+    """Some rules, one strategy, the memory of this process. Nothing in it suspends."""
 
     def __init__(
-        self, rates: tuple[Rate, ...], window: WindowKind, now: Callable[[], float], most: int
+        self, rules: Sequence[Rule], window: WindowKind, now: Callable[[], float], most: int
     ) -> None:
-        self.rules = tuple(Rule(rate) for rate in rates)
-        self.storage = LoopMemory(now, most * len(rates))
-        self._strategy = STRATEGIES[window](self.storage)
-        storage = self.storage
-        self._room = {"fixed": storage.fixed, "sliding": storage.sliding, "moving": storage.moving}[window]
+        self.rules = rules
+        self.storage = storage = LoopMemory(now, most * len(rules))
+        self._hit = STRATEGIES[window](storage).hit
+        rooms = {
+            "fixed": storage.fixed,
+            "sliding": storage.sliding,
+            "moving": storage.moving,
+            "bucket": storage.bucket,
+        }
+        self._room = rooms[window]
 
-    async def hit(self, caller: str) -> bool:
-        """Count a request. False: one of the rules has no room, and none counted it."""
-        if len(self.rules) > 1:
-            for rule in self.rules:
-                if not await self._strategy.test(rule, caller):
-                    return False
-        for rule in self.rules:
-            if not await self._strategy.hit(rule, caller):
-                return False
-        return True
-
-    def standing(self, caller: str) -> list[tuple[int, int]]:
-        """For each rule: how many requests are left, and in how many whole seconds there will be more."""
+    async def decide(self, caller: str, cost: int = 1, *, take: bool = True) -> Verdict:
+        longest = 0.0
         standing = []
         for rule in self.rules:
-            remaining, wait = self._room(rule.key_for(caller), rule.amount, rule.get_expiry())
-            standing.append((remaining, ceil(wait)))
-        return standing
+            left, more, wait = self._room(caller + rule.suffix, rule, cost)
+            if wait > longest:
+                longest = wait
+            standing.append((left, ceil(more)))
+        if longest:
+            return Verdict(False, longest, standing)
+        if take:
+            for rule in self.rules:
+                await self._hit(rule, caller, cost=cost)
+            standing = [(left - cost, more) for left, more in standing]
+        return Verdict(True, 0.0, standing)

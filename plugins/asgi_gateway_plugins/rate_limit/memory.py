@@ -8,12 +8,15 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from limits import RateLimitItem
 from limits.aio.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
 from asgi_gateway.recent import Recent
 
 MOMENT = 1e-6
 """Seconds. A sliding window admits just after the instant at which it has room again, not at it."""
+Room = tuple[int, float, float]
+"""How much is left; in how many seconds there will be more; how long to wait for what was asked for."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,16 @@ class Times:
         return len(self.times)
 
 
+@dataclass(slots=True)
+class Level:
+    """How far a bucket is from being full, in microseconds times amount, which makes it a whole number."""
+
+    until: float
+    debt: int = 0
+    at: int = 0
+    weight: int = 1
+
+
 class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
     """What was counted, for each key. Seconds are those of `now`, which should be monotonic."""
 
@@ -61,12 +74,13 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         self._windows: Recent[Window] = Recent(most)
         self._pairs: Recent[Pair] = Recent(most)
         self._times: Recent[Times] = Recent(most)
+        self._levels: Recent[Level] = Recent(most)
 
     @property
     def size(self) -> int:
-        return self._windows.size + self._pairs.size + self._times.size
+        return self._windows.size + self._pairs.size + self._times.size + self._levels.size
 
-    # Fixed window: begins with the first request, and counts what is refused too.
+    # Fixed window: begins with the first request.
 
     def _window(self, key: str) -> Window | None:
         window = self._windows.get(key)
@@ -90,12 +104,13 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         window = self._window(key)
         return window.until if window is not None else self.now()
 
-    def fixed(self, key: str, limit: int, expiry: int) -> tuple[int, float]:
-        """What is left of the limit, and in how many seconds there will be more. So do the other two."""
+    def fixed(self, key: str, item: RateLimitItem, cost: int) -> Room:
+        """The room for a request that counts so much. So do the other three."""
         window = self._window(key)
         if window is None:
-            return limit, float(expiry)
-        return max(0, limit - window.count), window.until - self.now()
+            return item.amount, float(item.get_expiry()), 0
+        left, more = max(0, item.amount - window.count), max(MOMENT, window.until - self.now())
+        return left, more, 0 if cost <= left else more
 
     # Sliding window: two windows, the earlier one counts for the part of it that is less than a window ago.
 
@@ -103,7 +118,7 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         pair = self._pairs.get(key)
         if pair is None or now < pair.start + expiry:
             return pair
-        if now >= pair.until:
+        if now >= pair.until or not pair.current:
             self._pairs.forget(key)
             return None
         pair.previous, pair.current = pair.current, 0
@@ -132,17 +147,17 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         left = pair.start + expiry - now
         return pair.previous, left, pair.current, left + expiry
 
-    def sliding(self, key: str, limit: int, expiry: int) -> tuple[int, float]:
+    def sliding(self, key: str, item: RateLimitItem, cost: int) -> Room:
+        limit, expiry = item.amount, item.get_expiry()
         pair = self._pair(key, expiry, now := self.now())
         if pair is None:
-            return limit, float(expiry)
-        left = pair.start + expiry - now
-        remaining = limit - int(pair.previous * left / expiry) - pair.current
-        if remaining > 0:
-            return remaining, left
-        if pair.current < limit:
-            left -= (limit - pair.current) * expiry / pair.previous
-        return 0, left + MOMENT
+            return limit, float(expiry), 0
+        ends = pair.start + expiry - now
+        left = max(0, limit - int(pair.previous * ends / expiry) - pair.current)
+        wait = until_room(pair, limit, expiry, ends, cost) if cost > left else 0
+        if left:
+            return left, ends, wait
+        return 0, wait if cost == 1 else until_room(pair, limit, expiry, ends, 1), wait
 
     async def clear_sliding_window(self, key: str, expiry: int) -> None:
         self._pairs.forget(key)
@@ -175,11 +190,16 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             self._times.make_room(now)
         return True
 
-    def moving(self, key: str, limit: int, expiry: int) -> tuple[int, float]:
+    def moving(self, key: str, item: RateLimitItem, cost: int) -> Room:
+        limit, expiry = item.amount, item.get_expiry()
         past = self._past(key, expiry, now := self.now())
         if past is None:
-            return limit, float(expiry)
-        return max(0, limit - len(past.times)), past.times[0] + expiry - now
+            return limit, float(expiry), 0
+        times = past.times
+        left, more = max(0, limit - len(times)), max(MOMENT, times[0] + expiry - now)
+        if cost <= left:
+            return left, more, 0
+        return left, more, max(MOMENT, times[len(times) + cost - limit - 1] + expiry - now)
 
     async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         now = self.now()
@@ -188,6 +208,31 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             return now, 0
         return past.times[0], len(past.times)
 
+    # Token bucket: one number and when it was written. All of it in whole numbers, so that nothing adds up.
+
+    def _debt(self, key: str, amount: int, now: int) -> int:
+        level = self._levels.get(key)
+        return max(0, level.debt - (now - level.at) * amount) if level is not None else 0
+
+    async def acquire_tokens(self, key: str, amount: int, period: int, burst: int, cost: int = 1) -> bool:
+        seconds = self.now()
+        now = int(seconds * 1e6)
+        debt = self._debt(key, amount, now) + cost * period * 1_000_000
+        if debt > burst * period * 1_000_000:
+            return False
+        self._levels.forget(key)
+        self._levels.add(key, Level(seconds + debt / amount / 1e6, debt, now))
+        self._levels.make_room(seconds)
+        return True
+
+    def bucket(self, key: str, item: RateLimitItem, cost: int) -> Room:
+        amount, each = item.amount, item.get_expiry() * 1_000_000
+        debt = self._debt(key, amount, int(self.now() * 1e6))
+        free = getattr(item, "burst", amount) * each - debt
+        left = free // each
+        wait = (cost * each - free) / amount / 1e6 + MOMENT if cost > left else 0
+        return left, ((left + 1) * each - free) / amount / 1e6 + MOMENT, wait
+
     # What the rest of the interface asks for.
 
     async def check(self) -> bool:
@@ -195,10 +240,19 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     async def reset(self) -> int:
         size = self.size
-        for entries in (self._windows, self._pairs, self._times):
+        for entries in (self._windows, self._pairs, self._times, self._levels):
             entries.clear()
         return size
 
     async def clear(self, key: str) -> None:
-        for entries in (self._windows, self._pairs, self._times):
+        for entries in (self._windows, self._pairs, self._times, self._levels):
             entries.forget(key)
+
+
+def until_room(pair: Pair, limit: int, expiry: int, ends: float, cost: int) -> float:
+    """Seconds until a sliding window, whose later part ends in so many seconds, has room."""
+    over = limit - pair.current - cost + 1
+    if over > 0:
+        # As soon as less of the window before counts.
+        return max(MOMENT, ends - over * expiry / pair.previous + MOMENT)
+    return ends + max(0.0, expiry - (limit - cost + 1) * expiry / pair.current) + MOMENT
