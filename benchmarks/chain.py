@@ -29,6 +29,7 @@ STANDARD: Mapping[str, object] = {
     "access_log": {},
     "key_auth": {},
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
+    "concurrency": {"limit": 1000000, "by": "consumer"},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
     "canary": {"upstream": "canary", "percent": 50, "by": "header:x-api-key"},
     "ip_filter": {

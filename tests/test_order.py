@@ -19,6 +19,7 @@ ORDER = [
     ("GUARD", "body_limit"),
     ("AUTH", "key_auth"),
     ("LIMIT", "rate_limit"),
+    ("LIMIT", "concurrency"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
     ("SPLIT", "canary"),

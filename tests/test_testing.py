@@ -18,6 +18,7 @@ from asgi_gateway_plugins import gateway_components
 from asgi_gateway_plugins.access_log import AccessLog
 from asgi_gateway_plugins.body_limit import BodyLimit
 from asgi_gateway_plugins.canary import Canary
+from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.csrf import Csrf
 from asgi_gateway_plugins.headers import Headers
@@ -249,6 +250,10 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         },
     ),
     (Csrf(), {"refused_by": Request("POST", headers=[("sec-fetch-site", "cross-site")])}),
+    (
+        Concurrency(limit=1, by="header:x-app", unidentified="refuse"),
+        {"request": Request(headers=[("x-app", "a")]), "refused_by": Request()},
+    ),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (

@@ -8,6 +8,7 @@ from asgi_gateway.hookspecs import hookimpl
 from .access_log import AccessLog
 from .body_limit import BodyLimit
 from .canary import Canary
+from .concurrency import Concurrency
 from .cors import Cors
 from .csrf import Csrf
 from .headers import Headers
@@ -37,6 +38,7 @@ def gateway_components() -> Iterable[type[Component]]:
         BodyLimit,
         KeyAuth,
         RateLimit,
+        Concurrency,
         Headers,
         Canary,
         Middleware,

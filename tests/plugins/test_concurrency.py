@@ -1,0 +1,215 @@
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx
+import pytest
+
+from asgi_gateway.gateway import Gateway
+from asgi_gateway.store import MemoryStore, Store
+from asgi_gateway.testing import Upstream, gateway_around
+from asgi_gateway_contrib.redis import RedisStore
+from asgi_gateway_plugins.concurrency import ACQUIRING, RELEASING, RENEWING, Concurrency
+from asgi_gateway_plugins.rate_limit import RateLimit
+from tests.plugins.kit import Hand, Upstreams, document, serving
+from tests.processes import gateway
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of a gateway that counts here or there."""
+    if request.param == "memory":
+        return {}
+    url = request.getfixturevalue("redis").url
+    config = Gateway.parse({"store": {"url": url, "timeout": "5s"}})
+    return {"store": config.config.store, "plugins": config.plugins}
+
+
+async def free(client: Any, status: int = 200) -> None:
+    """Wait until a request passes: a slot in a shared store is given back beside the requests."""
+    async with asyncio.timeout(2):
+        while (await client.get("/")).status != status:
+            await asyncio.sleep(0.01)
+
+
+async def test_one_too_many_is_refused_until_one_has_ended(store: dict[str, Any]) -> None:
+    upstream = Upstream(b"first", b"second", waits="chunk")
+    async with gateway_around(Concurrency(limit=1), upstream=upstream, **store) as client:
+        async with client.stream("GET", "/") as one:
+            assert await one.chunk() == b"first"
+            refused = await client.get("/")
+            assert refused.status == 429
+            assert b"too_many_at_once" in refused.body
+            upstream.proceed()
+            await one.read()
+        upstream.waits = "never"
+        await free(client)
+
+
+@pytest.mark.parametrize("how", ["leaves", "fails", "breaks", "refused"])
+async def test_a_slot_is_given_back_on_every_way_out(store: dict[str, Any], how: str) -> None:
+    from asgi_gateway.errors import Aborted
+
+    upstream = {
+        "leaves": Upstream(b"a", b"b", waits="chunk"),
+        "fails": Upstream(fails="head"),
+        "breaks": Upstream(b"a", b"b", fails="chunk"),
+        "refused": Upstream(),
+    }[how]
+    late = (RateLimit.model_validate({"limit": "1/hour"}),) if how == "refused" else ()
+    async with gateway_around(Concurrency(limit=1), *late, upstream=upstream, **store) as client:
+        for _ in range(3):
+            async with client.stream("GET", "/") as one:
+                try:
+                    await asyncio.wait_for(one.chunk() if how != "fails" else one.head(), 2)
+                    await one.leave()
+                except (Aborted, TimeoutError):
+                    pass
+            # The next one needs the slot: it may not be refused for that.
+            async with asyncio.timeout(2):
+                while True:
+                    async with client.stream("GET", "/") as other:
+                        await other.head()
+                        told = other.status
+                        if told != 429 or how == "refused":
+                            break
+                    await asyncio.sleep(0.01)
+            if how == "refused":
+                break
+        # Nothing is left behind.
+        await asyncio.sleep(0.05)
+
+
+async def test_a_websocket_holds_its_slot_until_it_is_closed(store: dict[str, Any]) -> None:
+    async with gateway_around(Concurrency(limit=1), upstream=Upstream(), **store) as client:
+        async with client.websocket("/"):
+            async with asyncio.timeout(2):
+                while (await client.get("/")).status != 429:
+                    await asyncio.sleep(0.01)
+        await free(client)
+
+
+async def test_callers_have_slots_of_their_own(upstreams: Upstreams) -> None:
+    upstreams.hangs = True
+    declared = document({"concurrency": {"limit": 2, "by": "header:x-app"}})
+    async with serving(upstreams, declared) as http:
+        held = [asyncio.create_task(http.get("/", headers={"x-app": app})) for app in "aab"]
+        await asyncio.sleep(0.05)
+        assert len(upstreams.seen) == 3
+        assert (await http.get("/", headers={"x-app": "a"})).status_code == 429
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def leases(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Store, Callable[[float], Any]]]:
+    """A store, and how to let time pass there."""
+    if request.param == "memory":
+        clock = Hand()
+
+        async def pass_by(seconds: float) -> None:
+            clock.seconds += seconds
+
+        yield MemoryStore(lambda: clock.seconds), pass_by
+        return
+    store = RedisStore.open(request.getfixturevalue("redis").url, timeout=5, now=monotonic)
+    yield store, asyncio.sleep
+    await store.aclose()
+
+
+async def test_a_lease_ends_unless_it_is_renewed(leases: tuple[Store, Callable[[float], Any]]) -> None:
+    store, pass_by = leases
+
+    async def take(token: str) -> int:
+        return (await store.run(ACQUIRING, ["a"], [300, 2, token]))[0]
+
+    assert [await take("1"), await take("2"), await take("3")] == [1, 1, 0]
+    await pass_by(0.2)
+    assert list(await store.run(RENEWING, ["a"], [300, "1"])) == [1]
+    await pass_by(0.2)
+    assert [await take("3"), await take("4")] == [1, 0]
+    assert list(await store.run(RELEASING, ["a"], ["1"])) == [1]
+    assert list(await store.run(RELEASING, ["a"], ["1"])) == [0]
+    assert await take("4") == 1
+
+
+@asynccontextmanager
+async def two_workers(folder: Path, redis: RedisServer, **options: Any) -> AsyncIterator[Any]:
+    declared = {
+        "store": {"url": redis.url, "timeout": "2s"},
+        "upstreams": {"app": {"asgi": "tests.server.apps:app"}},
+        "routes": [
+            {"name": "all", "path": "/*", "upstream": "app", "components": [{"concurrency": options}]},
+            {"name": "free", "path": "/pid", "upstream": "app"},
+        ],
+    }
+    async with (
+        gateway(folder, declared, "--workers", "2") as one,
+        httpx.AsyncClient(base_url=one.url, trust_env=False, timeout=20) as http,
+    ):
+        yield one, http
+
+
+async def test_workers_share_slots_and_those_of_a_killed_one_come_back(
+    tmp_path: Path, redis: RedisServer
+) -> None:
+    async with two_workers(tmp_path, redis, limit=3, lease="1s") as (one, http):
+        waiting = [asyncio.create_task(http.get("/wait")) for _ in range(12)]
+        done, held = await asyncio.wait(waiting, timeout=1)
+        assert [task.result().status_code for task in done] == [429] * 9
+        # Longer than a lease: they are renewed.
+        await asyncio.sleep(1.5)
+        assert (await http.get("/other")).status_code == 429
+        workers: set[int] = set()
+        async with asyncio.timeout(10):
+            while len(workers) < 2:
+                async with httpx.AsyncClient(base_url=one.url, trust_env=False) as other:
+                    workers.add(int((await other.get("/pid")).text))
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.gather(*held, return_exceptions=True)
+        began = monotonic()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    if (await http.get("/other")).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.05)
+        assert monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("on_error", "statuses"), [("open", {200}), ("closed", {503}), ("local", {200, 429})]
+)
+async def test_without_the_store_the_component_says_what_happens(
+    upstreams: Upstreams, on_error: str, statuses: set[int]
+) -> None:
+    declared = document({"concurrency": {"limit": 1, "on_error": on_error}}, store="redis://127.0.0.1:1")
+    async with serving(upstreams, declared) as http:
+        upstreams.hangs = True
+        holding = asyncio.create_task(http.get("/"))
+        await asyncio.sleep(0.1)
+        upstreams.hangs = False
+        answer = await http.get("/")
+        holding.cancel()
+        first = 503 if on_error == "closed" else 200
+        await asyncio.gather(holding, return_exceptions=True)
+        after = await http.get("/")
+    assert after.status_code == first
+    assert answer.status_code in statuses
+    assert answer.status_code == {"open": 200, "closed": 503, "local": 429}[on_error]
+
+
+async def test_reporting_lets_pass(upstreams: Upstreams) -> None:
+    async with serving(upstreams, document({"concurrency": {"limit": 1, "mode": "report"}})) as http:
+        answers = await asyncio.gather(*(http.get("/") for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {200}
