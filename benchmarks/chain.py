@@ -27,6 +27,7 @@ COLUMNS = (
 STANDARD: Mapping[str, object] = {
     "request_id": {},
     "access_log": {},
+    "early_rate_limit": {"limit": "100000000/minute"},
     "key_auth": {},
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
     "concurrency": {"limit": 1000000, "by": "consumer"},

@@ -17,6 +17,7 @@ ORDER = [
     ("GUARD", "user_agent"),
     ("GUARD", "csrf"),
     ("GUARD", "body_limit"),
+    ("GUARD", "early_rate_limit"),
     ("AUTH", "key_auth"),
     ("LIMIT", "rate_limit"),
     ("LIMIT", "concurrency"),

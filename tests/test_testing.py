@@ -21,6 +21,7 @@ from asgi_gateway_plugins.canary import Canary
 from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.csrf import Csrf
+from asgi_gateway_plugins.early_rate_limit import EarlyRateLimit
 from asgi_gateway_plugins.headers import Headers
 from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.key_auth import KeyAuth
@@ -254,6 +255,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         Concurrency(limit=1, by="header:x-app", unidentified="refuse"),
         {"request": Request(headers=[("x-app", "a")]), "refused_by": Request()},
     ),
+    (EarlyRateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (

@@ -11,6 +11,7 @@ from .canary import Canary
 from .concurrency import Concurrency
 from .cors import Cors
 from .csrf import Csrf
+from .early_rate_limit import EarlyRateLimit
 from .headers import Headers
 from .ip_filter import IpFilter
 from .key_auth import KeyAuth
@@ -35,6 +36,7 @@ def gateway_components() -> Iterable[type[Component]]:
         UserAgent,
         Referer,
         Csrf,
+        EarlyRateLimit,
         BodyLimit,
         KeyAuth,
         RateLimit,
