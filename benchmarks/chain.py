@@ -30,6 +30,7 @@ STANDARD: Mapping[str, object] = {
     "early_rate_limit": {"limit": "100000000/minute"},
     "key_auth": {},
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
+    "quota": {"limit": 1000000000},
     "concurrency": {"limit": 1000000, "by": "consumer"},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
     "canary": {"upstream": "canary", "percent": 50, "by": "header:x-api-key"},

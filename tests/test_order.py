@@ -21,6 +21,7 @@ ORDER = [
     ("AUTH", "key_auth"),
     ("LIMIT", "rate_limit"),
     ("LIMIT", "concurrency"),
+    ("LIMIT", "quota"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
     ("SPLIT", "canary"),

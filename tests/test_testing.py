@@ -27,6 +27,7 @@ from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.key_auth import KeyAuth
 from asgi_gateway_plugins.maintenance import Maintenance
 from asgi_gateway_plugins.middleware import Middleware
+from asgi_gateway_plugins.quota import Quota
 from asgi_gateway_plugins.rate_limit import RateLimit
 from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
@@ -268,6 +269,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     ),
     (Maintenance(active=True, allow=("127.0.0.1",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (Middleware(cls=f"{__name__}:Plain"), {}),
+    (Quota(limit=1), {"refused_by": [Request(), Request()]}),
     (RateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
     (
         Referer(allow=("a.example",)),

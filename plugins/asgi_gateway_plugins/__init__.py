@@ -17,6 +17,7 @@ from .ip_filter import IpFilter
 from .key_auth import KeyAuth
 from .maintenance import Maintenance
 from .middleware import Middleware
+from .quota import Quota
 from .rate_limit import RateLimit
 from .referer import Referer
 from .request_id import RequestId
@@ -41,6 +42,7 @@ def gateway_components() -> Iterable[type[Component]]:
         KeyAuth,
         RateLimit,
         Concurrency,
+        Quota,
         Headers,
         Canary,
         Middleware,
