@@ -22,6 +22,7 @@ ORDER = [
     ("LIMIT", "rate_limit"),
     ("LIMIT", "concurrency"),
     ("LIMIT", "quota"),
+    ("LIMIT", "websocket_limit"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
     ("SPLIT", "canary"),

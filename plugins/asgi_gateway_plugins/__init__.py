@@ -23,6 +23,7 @@ from .referer import Referer
 from .request_id import RequestId
 from .security_headers import SecurityHeaders
 from .user_agent import UserAgent
+from .websocket_limit import WebsocketLimit
 
 
 @hookimpl
@@ -41,8 +42,9 @@ def gateway_components() -> Iterable[type[Component]]:
         BodyLimit,
         KeyAuth,
         RateLimit,
-        Concurrency,
         Quota,
+        Concurrency,
+        WebsocketLimit,
         Headers,
         Canary,
         Middleware,
