@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from .asgi import ASGIApp
 from .clock import Clock
+from .component import Control, Refuse
 from .consumers import Consumers
 from .refusing import Refusing
 from .store import Store
@@ -47,16 +48,22 @@ class ChainBuild:
         component: str,
         position: int,
         mode: Literal["enforce", "report"],
+        *,
+        inside: tuple[Hashable, ...] = (),
+        refuse: Callable[[ASGIApp], Refuse] | None = None,
     ) -> None:
         self._compiler = compiler
         self._component = component
         self._position = position
+        self._inside = inside
+        self._refuse = refuse
         self.owner = owner
         self.place = f"{component}/{owner}/{position}"
         self.mode: Literal["enforce", "report"] = mode
         self.consumers: Consumers = compiler.consumers
         self.clock: Clock = compiler.kernel.clock
         self.dice: random.Random = compiler.kernel.dice
+        self.control: Control = compiler.kernel.control
 
     @property
     def store(self) -> Store:
@@ -74,17 +81,25 @@ class ChainBuild:
         close: Callable[[T], Coroutine[Any, Any, None]] | None = None,
         shared: bool = False,
     ) -> T:
-        place = () if shared else (self.owner, self._position)
+        place = () if shared else (self.owner, *self._inside, self._position)
         return self._compiler.lease.keep((self._component, *place, key), make, run, close)
 
-    def refuse(self, app: ASGIApp) -> Refusing:
+    def refuse(self, app: ASGIApp) -> Refuse:
+        if self._refuse is not None:
+            return self._refuse(app)
         return Refusing(app, self._component, reporting=self.mode == "report")
+
+    def inside(self, component: str, place: Hashable, refuse: Callable[[ASGIApp], Refuse]) -> "ChainBuild":
+        within = (*self._inside, self._component, self._position, place)
+        return ChainBuild(self._compiler, self.owner, component, 0, self.mode, inside=within, refuse=refuse)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> bool:
         return self._compiler.kernel.spawn(coroutine)
 
     def dial(self, name: str, default: T, *, ge: Any = None, le: Any = None) -> Dial[T]:
         full = f"{self.owner.replace(' ', '/')}/{self._component}/{name}"
+        for part in self._inside:
+            full = f"{full}/{part}"
         if self._position:
             full = f"{full}/{self._position + 1}"
         dial = self._compiler.lease.keep(("dial", full, default, ge, le), lambda: Dial(full, default, ge, le))

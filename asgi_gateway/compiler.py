@@ -10,7 +10,7 @@ from .boundary import boundary
 from .build import ChainBuild, Dial
 from .conditions import conditional
 from .config import Chain, GatewayConfig, Route, Upstream, Use
-from .consumers import Consumers
+from .consumers import Consumer, Consumers
 from .dispatch import dispatch
 from .errors import ConfigError, Problem
 from .exchange import EXCHANGE
@@ -37,17 +37,20 @@ MUST_SERVE = (Stage.GUARD, Stage.AUTH, Stage.LIMIT)
 
 
 def compile_config(
-    config: GatewayConfig, kernel: Kernel, stores: Mapping[str, type[Store]]
+    config: GatewayConfig,
+    kernel: Kernel,
+    stores: Mapping[str, type[Store]],
+    consumers: Sequence[Consumer] = (),
 ) -> Iterator[Live | None]:
     """Compile step by step: yields None between the steps, so that a server can serve in between, and the
-    Live at last.
+    Live at last. `consumers` are there beside those of the file.
 
     Raises ConfigError with all problems; then nothing is held that was not held before.
     """
     lease = kernel.resources.lease()
     done = False
     try:
-        for step in Compiler(config, kernel, lease, stores).run():
+        for step in Compiler(config, kernel, lease, stores, consumers).run():
             done = step is not None
             yield step
     finally:
@@ -60,12 +63,17 @@ class Compiler:
     """Holds what is known while one configuration is compiled."""
 
     def __init__(
-        self, config: GatewayConfig, kernel: Kernel, lease: Lease, stores: Mapping[str, type[Store]]
+        self,
+        config: GatewayConfig,
+        kernel: Kernel,
+        lease: Lease,
+        stores: Mapping[str, type[Store]],
+        consumers: Sequence[Consumer] = (),
     ) -> None:
         self.config = config
         self.kernel = kernel
         self.lease = lease
-        self.consumers = Consumers(config.consumers)
+        self.consumers = Consumers((*config.consumers, *consumers))
         self.dials: dict[str, Dial[object]] = {}
         self.on_live: list[Callable[[], None]] = []
         self._stores = stores
@@ -82,7 +90,7 @@ class Compiler:
 
     def run(self) -> Iterator[Live | None]:
         config = self.config
-        if problems := check_references(config):
+        if problems := check_references(config, self.consumers):
             raise ConfigError(problems)
         self._store = self._attempt(self._open_store)
         for name in config.upstreams if self._store is not None else ():

@@ -80,6 +80,8 @@ class Refusal:
     headers: Headers = ()
     detail: str = ""
     component: str = ""
+    missing: bool = False
+    """Whether the request only lacks what the component asks for; what is there but wrong is not missing."""
 
 
 class Refuse(Protocol):
@@ -88,6 +90,35 @@ class Refuse(Protocol):
     reporting: bool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a control call was answered."""
+
+    status: int
+    headers: Headers
+    """Names in lower case."""
+    body: bytes
+
+
+class Control(Protocol):
+    """The client for calls that the gateway itself makes: key servers, introspection, authorisation."""
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        headers: Headers = (),
+        body: bytes = b"",
+        *,
+        timeout: float,  # noqa: ASYNC109
+        max_size: int = 1 << 20,
+    ) -> Reply:
+        """One call, no redirects. It goes on when its caller leaves. Raises ControlError; at once, if the
+        service failed often.
+        """
+        ...
 
 
 class Dial(Protocol):
@@ -114,6 +145,7 @@ class Build(Protocol):
     consumers: Consumers
     clock: Clock
     dice: random.Random
+    control: Control
 
     @property
     def store(self) -> Store:
@@ -147,6 +179,10 @@ class Build(Protocol):
 
     def refuse(self, app: ASGIApp) -> Refuse:
         """What to call in order to refuse; `app` is where a request goes on that is only reported."""
+        ...
+
+    def inside(self, component: str, place: Hashable, refuse: Callable[[ASGIApp], Refuse]) -> "Build":
+        """The Build of a component that stands inside of this one, and refuses through `refuse`."""
         ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> bool:

@@ -46,7 +46,8 @@ class Door:
         self._max_headers = limits.headers
         self._max_header_bytes = limits.header_bytes
         self._max_url = limits.url_bytes
-        owned_names = frozenset(name.lower().encode() for name in owned)
+        lower = [name.lower() for name in owned]
+        owned_names = frozenset(name.encode() for own in lower for name in (own, own.replace("_", "-")))
         self._dropped = HOP_BY_HOP | FORWARDING | owned_names
         """Fields that never reach a component as the caller sent them."""
         self._special = self._dropped | FRAMED

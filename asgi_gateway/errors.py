@@ -3,6 +3,7 @@
 GatewayError
   ConfigError      a declaration that cannot be built: every problem, each with its place
   UpstreamError    a call to an upstream failed; boundary.py turns it into a response
+  ControlError     a call of the gateway itself, to a key server for example, failed
   CallerLeft       the caller went away: there is nobody to answer
   Aborted          it failed after the first byte: the connection has to be cut
 """
@@ -103,6 +104,18 @@ class UpstreamError(GatewayError):
 
     def __str__(self) -> str:
         return f"{self.reason} in phase {self.phase}" + (f": {self.detail}" if self.detail else "")
+
+
+class ControlError(GatewayError):
+    """A call of the gateway itself failed: timeout, unreachable, unavailable, too_large, too_many_calls."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 class Aborted(GatewayError):

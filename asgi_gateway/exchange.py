@@ -14,6 +14,7 @@ from .errors import Phase, UpstreamError
 from .paths import decode
 
 if TYPE_CHECKING:
+    from .replay import Replay
     from .upstream import Target
 
 EXCHANGE = "asgi_gateway.exchange"
@@ -54,6 +55,7 @@ class Exchange:
         "principal",
         "raw_params",
         "refused",
+        "replay",
         "reported",
         "route",
         "scheme",
@@ -103,6 +105,8 @@ class Exchange:
         """Whether the request may have a body."""
         self.foreign = True
         """Whether the server does not cancel the request's task when the caller leaves."""
+        self.replay: Replay | None = None
+        """The body, where a component needed it before it goes upstream."""
         self.left = False
         """Whether the caller left, on such a server."""
         self.principal: Principal | None = None

@@ -65,7 +65,8 @@ class Gateway:
         """The configurations that still serve requests, the current one last."""
         self.source: Path | None = None
         """The file it was loaded from."""
-        live, *_ = [step for step in compile_config(config, self._kernel, plugins.stores) if step is not None]
+        steps = compile_config(config, self._kernel, plugins.stores, plugins.consumers())
+        live, *_ = [step for step in steps if step is not None]
         self._live = live
         self._begin_with(live)
 
@@ -278,7 +279,8 @@ class Gateway:
             else:
                 raise ConfigError("the gateway was not loaded from a file: pass a configuration")
             try:
-                live = await in_slices(compile_config(wanted, self._kernel, plugins.stores))
+                consumers = await asyncio.to_thread(plugins.consumers)
+                live = await in_slices(compile_config(wanted, self._kernel, plugins.stores, consumers))
             except ConfigError as error:
                 raise (loading.locate(error, self.source, content) if self.source else error) from error
             before, self._live, self._plugins = self._live, live, plugins

@@ -10,6 +10,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from .component import Component
+    from .consumers import Consumer
     from .endpoint import Endpoint
     from .gateway import Gateway
     from .store import Store
@@ -31,6 +32,11 @@ def gateway_endpoints() -> "Iterable[type[Endpoint]]":  # type: ignore[empty-bod
 @hookspec
 def gateway_stores() -> "Iterable[type[Store]]":  # type: ignore[empty-body]
     """Offer kinds of store. A file selects one by the scheme of its URL."""
+
+
+@hookspec
+def gateway_consumers() -> "Iterable[Consumer]":  # type: ignore[empty-body]
+    """Offer callers with credentials, beside those of the file. Asked at start and at every reload."""
 
 
 @hookspec

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from .clock import Clock
+from .control import Control
 from .resources import Resources
 from .ticker import Ticker
 
@@ -14,13 +15,14 @@ logger = logging.getLogger("asgi_gateway")
 
 
 class Kernel:
-    """What outlives a configuration: time and dice, the ticker, kept resources, background work."""
+    """What outlives a configuration: time and dice, ticker, kept resources, control calls, other work."""
 
     def __init__(self, clock: Clock | None = None, dice: random.Random | None = None) -> None:
         self.clock = clock or Clock()
         self.dice = dice or random.Random()
         self.ticker = Ticker(self.clock)
         self.resources = Resources()
+        self.control = Control(self.clock)
         self.ready = True
         """What the readiness probe answers."""
         self.max_spawned = 1000
@@ -54,3 +56,4 @@ class Kernel:
             await asyncio.gather(*late, return_exceptions=True)
         await self.resources.stop()
         await self.resources.settle()
+        await self.control.aclose()

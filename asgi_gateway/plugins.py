@@ -9,6 +9,7 @@ import pluggy
 
 from . import hookspecs
 from .component import Component
+from .consumers import Consumer
 from .endpoint import Endpoint
 from .errors import ConfigError, Problem
 from .stage import Stage
@@ -123,6 +124,27 @@ class Plugins:
             for name, plugin in sorted(self._manager.list_name_plugin())
             if plugin is not None
         }
+
+    def consumers(self) -> tuple[Consumer, ...]:
+        """The callers that plugins know, asked for anew. May block."""
+        found: list[Consumer] = []
+        for implementation in self._manager.hook.gateway_consumers.get_hookimpls():
+            where = f"plugin {implementation.plugin_name}"
+            try:
+                made: Any = implementation.function()
+                offered = list(made)
+            except Exception as error:
+                # Only its kind: the text of an error may show a credential.
+                raise ConfigError(
+                    Problem(f"gateway_consumers failed: {type(error).__name__}", where)
+                ) from error
+            for each in offered:
+                if not isinstance(each, Consumer):
+                    raise ConfigError(
+                        Problem(f"gateway_consumers gave a {type(each).__name__}, not a Consumer", where)
+                    )
+            found += offered
+        return tuple(found)
 
     def lifespans(self, gateway: Any) -> list[Any]:
         """The context managers that the plugins want to be inside of while the gateway runs."""

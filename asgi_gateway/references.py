@@ -6,14 +6,16 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from .config import GatewayConfig
+from .consumers import Consumers
 from .errors import Problem
 from .mistake import Loc, mistake
 from .places import place
 from .plugins import suggestion
 
 
-def check_references(config: GatewayConfig) -> tuple[Problem, ...]:
+def check_references(config: GatewayConfig, known: Consumers | None = None) -> tuple[Problem, ...]:
     """Everything that a route names and nobody declares."""
+    known = Consumers(config.consumers) if known is None else known
     document = {
         "upstreams": config.upstreams,
         "policies": config.policies,
@@ -23,15 +25,15 @@ def check_references(config: GatewayConfig) -> tuple[Problem, ...]:
         Problem(fault.context["what"], where, fault.context["hint"])
         for where, fault in (
             *((place(loc), fault) for loc, fault in dangling(document)),
-            *consumers(config),
+            *consumers(config, known),
         )
         if fault.context
     )
 
 
-def consumers(config: GatewayConfig) -> Iterator[tuple[str, PydanticCustomError]]:
-    """Conditions on consumers that nobody declares. Where there are none, a plugin may know them."""
-    known = [consumer.name for consumer in config.consumers]
+def consumers(config: GatewayConfig, declared: Consumers) -> Iterator[tuple[str, PydanticCustomError]]:
+    """Conditions on consumers that nobody declares. Where there are none, tokens name them."""
+    known = [consumer.name for consumer in declared]
     for where, chain in config.chains() if known else ():
         for index, use in enumerate(chain):
             for name in use.when.consumer if use.when is not None else ():

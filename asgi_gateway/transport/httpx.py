@@ -3,15 +3,17 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
 from typing import Any, cast
 
 import httpx
 
-from ..asgi import Header, Message, Receive
+from ..asgi import Header, Headers, Message, Receive
 from ..clock import Clock
+from ..component import Reply
 from ..config import TRANSPORTS, Upstream
-from ..errors import CallerLeft, ConfigError, Phase, Problem, Reason, UpstreamError
+from ..errors import CallerLeft, ConfigError, ControlError, Phase, Problem, Reason, UpstreamError
 from ..exchange import Call
 from ..importing import find
 from ..origin import Origin
@@ -249,6 +251,49 @@ class Lazy(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         if self._made is not None:
             await self._made.aclose()
+
+
+class Fetcher:
+    """Makes the calls of the gateway itself: no redirects, no cookies, nothing from the environment."""
+
+    def __init__(self) -> None:
+        # What one caller is given must never be sent for another one.
+        cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._client = httpx.AsyncClient(
+            trust_env=False,
+            follow_redirects=False,
+            cookies=cookies,
+            headers={"accept-encoding": "identity"},
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30),
+        )
+
+    async def fetch(
+        self, method: str, url: str, headers: Headers, body: bytes, seconds: float, max_size: int
+    ) -> Reply:
+        """The whole answer; `seconds` bounds each phase of the call. Raises ControlError."""
+        try:
+            request = self._client.build_request(
+                method, url, headers=list(headers), content=body or None, timeout=seconds
+            )
+            response = await self._client.send(request, stream=True)
+            try:
+                content = bytearray()
+                # As it came: what is packed would have no bound.
+                async for chunk in response.aiter_raw():
+                    content += chunk
+                    if len(content) > max_size:
+                        raise ControlError("too_large", f"more than {max_size} bytes")
+            finally:
+                await response.aclose()
+        except httpx.TimeoutException as error:
+            raise ControlError("timeout", type(error).__name__) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ControlError("unreachable", type(error).__name__) from error
+        fields = [(name.lower(), value) for name, value in response.headers.raw]
+        return Reply(response.status_code, fields, bytes(content))
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
 
 def own(path: str) -> httpx.AsyncBaseTransport:
