@@ -81,9 +81,13 @@ class Password:
 
     @classmethod
     def of(cls, owner: Consumer, password: str) -> "Password":
-        if password.startswith(ARGON2):
+        if cls.is_hash(password):
             return cls(owner, argon2=password)
         return cls(owner, digest=sha256(password.encode()).digest())
+
+    @staticmethod
+    def is_hash(password: str) -> bool:
+        return password.startswith(ARGON2)
 
     def equals(self, password: bytes) -> bool:
         """For a plain one; how long it takes tells nothing about it."""

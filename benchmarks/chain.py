@@ -29,6 +29,8 @@ STANDARD: Mapping[str, object] = {
     "access_log": {},
     "early_rate_limit": {"limit": "100000000/minute"},
     "key_auth": {},
+    "acl": {"groups": ["benchmarks"]},
+    "basic_auth": {},
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
     "quota": {"limit": 1000000000},
     "concurrency": {"limit": 1000000, "by": "consumer"},
@@ -50,9 +52,24 @@ STANDARD: Mapping[str, object] = {
 """Every component that is measured, with its options: a new one is a line here."""
 
 
+NEEDS: Mapping[str, Sequence[str]] = {"acl": ("key_auth",)}
+"""What has to stand beside a component so that requests pass it."""
+LOGIN = "Basic YmVuY2htYXJrOmJlbmNobWFyaw=="
+HEADERS: Mapping[str, Mapping[str, str]] = {"basic_auth": {"authorization": LOGIN}}
+"""What the requests to a chain have beside a key."""
+
+
+def headers_of(name: str) -> dict[str, str]:
+    return {"x-api-key": KEY, **HEADERS.get(name, {})}
+
+
 def chains() -> dict[str, Sequence[str]]:
     """The components of each chain, by the name in the table: none, each alone, four together."""
-    return {PLAIN: (), **{name: (name,) for name in STANDARD}, TOGETHER: TOGETHER.split(" + ")}
+    return {
+        PLAIN: (),
+        **{name: (*NEEDS.get(name, ()), name) for name in STANDARD},
+        TOGETHER: TOGETHER.split(" + "),
+    }
 
 
 def document() -> dict[str, object]:
@@ -66,7 +83,13 @@ def document() -> dict[str, object]:
         }
         for index, chain in enumerate(chains().values())
     ]
-    return {"routes": routes, "consumers": [{"name": "benchmark", "keys": [KEY]}]}
+    consumer = {
+        "name": "benchmark",
+        "keys": [KEY],
+        "groups": ["benchmarks"],
+        "basic": [{"username": "benchmark", "password": "benchmark"}],
+    }
+    return {"routes": routes, "consumers": [consumer]}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +116,9 @@ def main(options: argparse.Namespace, effort: Effort) -> tuple[list[Goal], bool]
         upstream = run.start_upstream()
         process = run.start(GatewayPeer(document=document()), upstream, "/0")
         subjects = [
-            Subject(name, process, Request(process.port, f"/{index}", {"x-api-key": KEY}))
+            Subject(
+                name, process, Request(process.port, f"/{index}", {"x-api-key": KEY, **HEADERS.get(name, {})})
+            )
             for index, name in enumerate(chains())
         ]
         results = run_rounds(subjects, upstream, run.cores, effort)

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 from asgi_gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
+from asgi_gateway.config import Use
 from asgi_gateway.consumers import Consumer
 from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Call
@@ -16,6 +17,8 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.testing import HandClock, Request, Upstream, check_component, gateway_around
 from asgi_gateway_plugins import gateway_components
 from asgi_gateway_plugins.access_log import AccessLog
+from asgi_gateway_plugins.acl import Acl
+from asgi_gateway_plugins.basic_auth import BasicAuth
 from asgi_gateway_plugins.body_limit import BodyLimit
 from asgi_gateway_plugins.canary import Canary
 from asgi_gateway_plugins.concurrency import Concurrency
@@ -35,7 +38,14 @@ from asgi_gateway_plugins.security_headers import SecurityHeaders
 from asgi_gateway_plugins.user_agent import UserAgent
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
-ANNA = Consumer.model_validate({"name": "anna", "keys": ["secret"]})
+ANNA = Consumer.model_validate(
+    {
+        "name": "anna",
+        "keys": ["secret"],
+        "basic": [{"username": "anna", "password": "hush"}],
+    }
+)
+BERT = Consumer.model_validate({"name": "bert", "keys": ["other"]})
 
 
 async def imported(scope: Scope, receive: Receive, send: Send) -> None:
@@ -241,6 +251,23 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (
         BodyLimit.model_validate({"max_size": "8B"}),
         {"request": Request("POST", body=b"12345678"), "refused_by": Request("POST", body=b"123456789")},
+    ),
+    (
+        Acl(consumers=("anna",)),
+        {
+            "request": Request(headers=[("x-api-key", "secret")]),
+            "refused_by": Request(headers=[("x-api-key", "other")]),
+            "consumers": (ANNA, BERT),
+            "components": (Use(component=KeyAuth()),),
+        },
+    ),
+    (
+        BasicAuth(),
+        {
+            "request": Request(headers=[("authorization", "Basic YW5uYTpodXNo")]),
+            "refused_by": Request(headers=[("authorization", "Basic YW5uYTpodXNv")]),
+            "consumers": (ANNA,),
+        },
     ),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
     (

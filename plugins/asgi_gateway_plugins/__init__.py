@@ -6,6 +6,8 @@ from asgi_gateway.component import Component
 from asgi_gateway.hookspecs import hookimpl
 
 from .access_log import AccessLog
+from .acl import Acl
+from .basic_auth import BasicAuth
 from .body_limit import BodyLimit
 from .canary import Canary
 from .concurrency import Concurrency
@@ -41,6 +43,8 @@ def gateway_components() -> Iterable[type[Component]]:
         EarlyRateLimit,
         BodyLimit,
         KeyAuth,
+        BasicAuth,
+        Acl,
         RateLimit,
         Quota,
         Concurrency,

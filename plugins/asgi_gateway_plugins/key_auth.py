@@ -15,7 +15,7 @@ Find = Callable[[Scope], set[bytes]]
 Clean = Callable[[Scope], Scope]
 
 CHALLENGE = ((b"www-authenticate", b"ApiKey"),)
-NO_KEY = Refusal(401, "no_key", CHALLENGE, "This request needs an API key.")
+NO_KEY = Refusal(401, "no_key", CHALLENGE, "This request needs an API key.", missing=True)
 UNKNOWN_KEY = Refusal(401, "unknown_key", CHALLENGE, "Nobody has this API key.")
 SEVERAL_KEYS = Refusal(401, "several_keys", CHALLENGE, "The request carries different API keys.")
 

@@ -1,0 +1,83 @@
+"""What components have in common that find out who is calling."""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from asgi_gateway.asgi import Header, Scope
+from asgi_gateway.component import Component
+from asgi_gateway.consumers import Consumer, Principal
+from asgi_gateway.errors import ConfigError, Problem
+from asgi_gateway.exchange import EXCHANGE, Exchange
+
+from .fields import NoHeader, spellings, value
+
+Identify = Callable[[Scope, Principal], Scope]
+
+Realm = Annotated[str, Field(pattern=r'^[^"\\\x00-\x1f\x7f]*$')]
+"""What a challenge calls the place that asks for credentials; it stands between quotes."""
+
+
+class Authentication(Component):
+    """The options of every component that tells the upstream who is calling."""
+
+    consumer_header: NoHeader = "x-consumer"
+    """The field that tells the upstream who is calling; a caller's own is always removed. Empty: none."""
+
+    def owns(self) -> tuple[str, ...]:
+        return (self.consumer_header,) if self.consumer_header else ()
+
+    def identifier(self, *hidden: str) -> Identify:
+        """The function that notes who is calling, and copies the scope: with the name, without `hidden`."""
+        name = self.consumer_header.encode()
+        names = [*hidden, self.consumer_header] if name else list(hidden)
+        gone = frozenset(spelling for each in names for spelling in spellings(each))
+        told: dict[str, list[Header]] = {}
+
+        def identify(scope: Scope, principal: Principal) -> Scope:
+            exchange: Exchange = scope[EXCHANGE]
+            exchange.principal = principal
+            consumer = principal.consumer
+            field = told.get(consumer)
+            if field is None:
+                field = [(name, value(consumer))] if name else []
+                if len(told) < 10_000:
+                    told[consumer] = field
+            headers = [pair for pair in scope["headers"] if pair[0] not in gone]
+            headers += field
+            return {**scope, "headers": headers}
+
+        return identify
+
+
+def principals(method: str) -> Callable[[Consumer], Principal]:
+    """What makes the principal of a consumer, once for each."""
+    made: dict[str, Principal] = {}
+
+    def principal(consumer: Consumer) -> Principal:
+        found = made.get(consumer.name)
+        if found is None:
+            found = made[consumer.name] = Principal(consumer.name, method, consumer.groups)
+        return found
+
+    return principal
+
+
+def fields_of(scope: Scope, name: bytes) -> list[bytes]:
+    """All values of a field."""
+    return [text for key, text in scope["headers"] if key == name]
+
+
+def missing_extra(what: str, library: str) -> ConfigError:
+    """What to say where a library is not installed."""
+    return ConfigError(Problem(f"{what} needs {library}", hint="pip install 'asgi-gateway[auth]'"))
+
+
+def dig(claims: Any, path: Iterable[str]) -> Any:
+    """What stands at a path in nested mappings, or None."""
+    for part in path:
+        if not isinstance(claims, dict):
+            return None
+        claims = claims.get(part)
+    return claims
