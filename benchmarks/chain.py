@@ -13,6 +13,7 @@ from .table import number, render, times
 
 PLAIN, TOGETHER = "plain proxy", "request_id + access_log + key_auth + rate_limit"
 KEY = "benchmark-key"
+SECRET = "0123456789abcdef0123456789abcdef"
 COLUMNS = (
     "chain",
     "requests/s",
@@ -31,6 +32,7 @@ STANDARD: Mapping[str, object] = {
     "key_auth": {},
     "acl": {"groups": ["benchmarks"]},
     "basic_auth": {},
+    "jwt_auth": {"keys": [{"algorithm": "HS256", "secret": SECRET}], "audience": ["orders"]},
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
     "quota": {"limit": 1000000000},
     "concurrency": {"limit": 1000000, "by": "consumer"},
@@ -55,11 +57,21 @@ STANDARD: Mapping[str, object] = {
 NEEDS: Mapping[str, Sequence[str]] = {"acl": ("key_auth",)}
 """What has to stand beside a component so that requests pass it."""
 LOGIN = "Basic YmVuY2htYXJrOmJlbmNobWFyaw=="
-HEADERS: Mapping[str, Mapping[str, str]] = {"basic_auth": {"authorization": LOGIN}}
+TOKEN = (
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJiZW5jaG1hcmsiLCJpc3MiOiJodHRwczovL2lzc3Vlci50ZXN0IiwiYXVkI"
+    "joib3JkZXJzIiwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InJlYWQgd3JpdGUifQ.VFWg08w-TG6FAp6LImW9QTOd"
+    "YAnzJsQO-8q9LY-rUi0"
+)
+"""A token of 2026 to 2100, signed with SECRET."""
+HEADERS: Mapping[str, Mapping[str, str]] = {
+    "basic_auth": {"authorization": LOGIN},
+    "jwt_auth": {"authorization": f"Bearer {TOKEN}"},
+}
 """What the requests to a chain have beside a key."""
 
 
 def headers_of(name: str) -> dict[str, str]:
+    """The fields of the requests to a chain."""
     return {"x-api-key": KEY, **HEADERS.get(name, {})}
 
 
@@ -116,9 +128,7 @@ def main(options: argparse.Namespace, effort: Effort) -> tuple[list[Goal], bool]
         upstream = run.start_upstream()
         process = run.start(GatewayPeer(document=document()), upstream, "/0")
         subjects = [
-            Subject(
-                name, process, Request(process.port, f"/{index}", {"x-api-key": KEY, **HEADERS.get(name, {})})
-            )
+            Subject(name, process, Request(process.port, f"/{index}", headers_of(name)))
             for index, name in enumerate(chains())
         ]
         results = run_rounds(subjects, upstream, run.cores, effort)

@@ -27,6 +27,7 @@ from asgi_gateway_plugins.csrf import Csrf
 from asgi_gateway_plugins.early_rate_limit import EarlyRateLimit
 from asgi_gateway_plugins.headers import Headers
 from asgi_gateway_plugins.ip_filter import IpFilter
+from asgi_gateway_plugins.jwt_auth import JwtAuth
 from asgi_gateway_plugins.key_auth import KeyAuth
 from asgi_gateway_plugins.maintenance import Maintenance
 from asgi_gateway_plugins.middleware import Middleware
@@ -44,6 +45,11 @@ ANNA = Consumer.model_validate(
         "keys": ["secret"],
         "basic": [{"username": "anna", "password": "hush"}],
     }
+)
+JWT_SECRET = "0123456789abcdef0123456789abcdef"
+JWT = (
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm5hIiwiZXhwIjo0MTAyNDQ0ODAwfQ"
+    ".UVtJ_QjKHXe8ptxvfU5gn4zRWc999C62RA8QzeFJ6XE"
 )
 BERT = Consumer.model_validate({"name": "bert", "keys": ["other"]})
 
@@ -286,6 +292,13 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (EarlyRateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
+    (
+        JwtAuth.model_validate({"keys": [{"algorithm": "HS256", "secret": JWT_SECRET}]}),
+        {
+            "request": Request(headers=[("authorization", f"Bearer {JWT}")]),
+            "refused_by": Request(headers=[("authorization", f"Bearer {JWT[:-2]}")]),
+        },
+    ),
     (
         KeyAuth(),
         {

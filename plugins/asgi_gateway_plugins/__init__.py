@@ -16,6 +16,7 @@ from .csrf import Csrf
 from .early_rate_limit import EarlyRateLimit
 from .headers import Headers
 from .ip_filter import IpFilter
+from .jwt_auth import JwtAuth
 from .key_auth import KeyAuth
 from .maintenance import Maintenance
 from .middleware import Middleware
@@ -44,6 +45,7 @@ def gateway_components() -> Iterable[type[Component]]:
         BodyLimit,
         KeyAuth,
         BasicAuth,
+        JwtAuth,
         Acl,
         RateLimit,
         Quota,

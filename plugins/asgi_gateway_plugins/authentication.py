@@ -15,6 +15,8 @@ from .fields import NoHeader, spellings, value
 
 Identify = Callable[[Scope, Principal], Scope]
 
+WebUrl = Annotated[str, Field(pattern=r"^(https?://[^\s@#]+)?$")]
+"""Empty, or what the gateway itself asks; it holds no user and password."""
 Realm = Annotated[str, Field(pattern=r'^[^"\\\x00-\x1f\x7f]*$')]
 """What a challenge calls the place that asks for credentials; it stands between quotes."""
 
