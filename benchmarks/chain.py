@@ -99,6 +99,7 @@ def document() -> dict[str, object]:
         "name": "benchmark",
         "keys": [KEY],
         "groups": ["benchmarks"],
+        "subjects": ["benchmark"],
         "basic": [{"username": "benchmark", "password": "benchmark"}],
     }
     return {"routes": routes, "consumers": [consumer]}

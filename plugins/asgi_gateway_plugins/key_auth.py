@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
+from asgi_gateway.asgi import ASGIApp, Header, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.consumers import Principal
 from asgi_gateway.exchange import EXCHANGE, Exchange
@@ -43,7 +43,7 @@ class KeyAuth(
         find, clean = self.finder(), self.cleaner()
         refuse, consumers = build.refuse(app), build.consumers
         name = self.consumer_header.encode()
-        principals: dict[str, Principal] = {}
+        known: dict[str, tuple[Principal, list[Header]]] = {}
 
         def key_auth(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             found = find(scope)
@@ -53,13 +53,13 @@ class KeyAuth(
             consumer = consumers.with_key(found.pop())
             if consumer is None:
                 return refuse(scope, receive, send, UNKNOWN_KEY)
-            principal = principals.get(consumer.name)
-            if principal is None:
-                principal = principals[consumer.name] = Principal(consumer.name, "key_auth", consumer.groups)
+            entry = known.get(consumer.name)
+            if entry is None:
+                principal = Principal(consumer.name, "key_auth", consumer.groups)
+                entry = known[consumer.name] = (principal, [(name, value(consumer.name))] if name else [])
             exchange: Exchange = scope[EXCHANGE]
-            exchange.principal = principal
-            if name:
-                scope["headers"].append((name, value(consumer.name)))
+            exchange.principal, fields = entry
+            scope["headers"] += fields
             return app(scope, receive, send)
 
         return key_auth
