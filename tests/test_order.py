@@ -21,6 +21,7 @@ ORDER = [
     ("AUTH", "basic_auth"),
     ("AUTH", "jwt_auth"),
     ("AUTH", "key_auth"),
+    ("AUTH", "signature"),
     ("AUTH", "acl"),
     ("LIMIT", "rate_limit"),
     ("LIMIT", "concurrency"),

@@ -1,6 +1,10 @@
 import asyncio
+import hmac
 import re
+import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,7 @@ from asgi_gateway_plugins.rate_limit import RateLimit
 from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
 from asgi_gateway_plugins.security_headers import SecurityHeaders
+from asgi_gateway_plugins.signature import Signature
 from asgi_gateway_plugins.user_agent import UserAgent
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
@@ -44,6 +49,7 @@ ANNA = Consumer.model_validate(
         "name": "anna",
         "keys": ["secret"],
         "basic": [{"username": "anna", "password": "hush"}],
+        "hmac": [{"id": "anna", "secret": "0123456789abcdef0123456789abcdef"}],
     }
 )
 JWT_SECRET = "0123456789abcdef0123456789abcdef"
@@ -67,6 +73,14 @@ class Plain:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
+
+
+def signed(nonce: str) -> str:
+    """The Authorization of a GET that anna signs now."""
+    now = f"{time.time():.0f}"
+    lines = ["HMAC-SHA256", now, nonce, "GET", "/", "", "host:gateway.test", sha256().hexdigest()]
+    mac = b64encode(hmac.digest(JWT_SECRET.encode(), "\n".join(lines).encode(), "sha256")).decode()
+    return f'HMAC-SHA256 id="anna", time="{now}", nonce="{nonce}", headers="host", signature="{mac}"'
 
 
 # The gateway around a component
@@ -318,6 +332,14 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (RequestId(), {}),
     (SecurityHeaders(), {}),
     (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
+    (
+        Signature(),
+        {
+            "request": Request(headers=[("authorization", signed("nonce-0001"))]),
+            "refused_by": Request(headers=[("authorization", signed("nonce-0002")[:-8] + 'AAAAAAA="')]),
+            "consumers": (ANNA,),
+        },
+    ),
 ]
 
 

@@ -25,6 +25,7 @@ from .rate_limit import RateLimit
 from .referer import Referer
 from .request_id import RequestId
 from .security_headers import SecurityHeaders
+from .signature import Signature
 from .user_agent import UserAgent
 from .websocket_limit import WebsocketLimit
 
@@ -46,6 +47,7 @@ def gateway_components() -> Iterable[type[Component]]:
         KeyAuth,
         BasicAuth,
         JwtAuth,
+        Signature,
         Acl,
         RateLimit,
         Quota,
