@@ -19,6 +19,7 @@ ORDER = [
     ("GUARD", "body_limit"),
     ("GUARD", "early_rate_limit"),
     ("AUTH", "basic_auth"),
+    ("AUTH", "forward_auth"),
     ("AUTH", "jwt_auth"),
     ("AUTH", "key_auth"),
     ("AUTH", "signature"),

@@ -343,6 +343,10 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
 ]
 
 
+BESIDE_A_SERVICE = {"forward_auth"}
+"""They ask another service: their own tests check them, with one."""
+
+
 @pytest.mark.parametrize(
     ("component", "around"), CONFORMING, ids=[component.name for component, _ in CONFORMING]
 )
@@ -354,6 +358,8 @@ def test_every_standard_component_is_checked() -> None:
     # The check asks over HTTP: what is there for WebSockets only has nothing to say.
     kinds = [kind for kind in gateway_components() if "http" in kind.serves]
     assert {kind.name for kind in kinds} == {component.name for component, _ in CONFORMING}
+    here = {component.name for component, _ in CONFORMING}
+    assert {kind.name for kind in gateway_components()} == here | BESIDE_A_SERVICE
 
 
 class Undescribed(Component, name="undescribed", stage=Stage.TRANSFORM):

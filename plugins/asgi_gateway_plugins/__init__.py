@@ -14,6 +14,7 @@ from .concurrency import Concurrency
 from .cors import Cors
 from .csrf import Csrf
 from .early_rate_limit import EarlyRateLimit
+from .forward_auth import ForwardAuth
 from .headers import Headers
 from .ip_filter import IpFilter
 from .jwt_auth import JwtAuth
@@ -48,6 +49,7 @@ def gateway_components() -> Iterable[type[Component]]:
         BasicAuth,
         JwtAuth,
         Signature,
+        ForwardAuth,
         Acl,
         RateLimit,
         Quota,

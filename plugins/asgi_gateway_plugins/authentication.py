@@ -17,6 +17,8 @@ Identify = Callable[[Scope, Principal], Scope]
 
 WebUrl = Annotated[str, Field(pattern=r"^(https?://[^\s@#]+)?$")]
 """Empty, or what the gateway itself asks; it holds no user and password."""
+ServiceUrl = Annotated[str, Field(pattern=r"^https?://[^\s@#]+$")]
+"""The same, never empty."""
 Realm = Annotated[str, Field(pattern=r'^[^"\\\x00-\x1f\x7f]*$')]
 """What a challenge calls the place that asks for credentials; it stands between quotes."""
 

@@ -50,6 +50,8 @@ class Service:
         self.frozen = False
         self.fields: list[str] = []
         self.status = 200
+        self.denies = b"no such thing"
+        """What in a request is answered with 403."""
         self.go = asyncio.Event()
         self.go.set()
 
@@ -68,7 +70,7 @@ class Service:
             found = self.answers.get(path.partition("?")[0])
             answer: Any = found() if callable(found) else found
             body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            status = 404 if answer is None else self.status
+            status = 404 if answer is None else 403 if self.denies in head else self.status
             more = "".join(f"{field}\r\n" for field in self.fields)
             line.say(f"HTTP/1.1 {status} X\r\n{more}content-length: {len(body)}\r\n\r\n".encode() + body)
 
