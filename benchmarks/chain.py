@@ -32,6 +32,8 @@ STANDARD: Mapping[str, object] = {
     "key_auth": {},
     "acl": {"groups": ["benchmarks"]},
     "basic_auth": {},
+    "any_of": {"of": ["basic_auth", "key_auth"]},
+    "all_of": {"of": ["key_auth", {"acl": {"groups": ["benchmarks"]}}]},
     "jwt_auth": {"keys": [{"algorithm": "HS256", "secret": SECRET}], "audience": ["orders"]},
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
     "quota": {"limit": 1000000000},

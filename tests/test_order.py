@@ -18,6 +18,8 @@ ORDER = [
     ("GUARD", "csrf"),
     ("GUARD", "body_limit"),
     ("GUARD", "early_rate_limit"),
+    ("AUTH", "all_of"),
+    ("AUTH", "any_of"),
     ("AUTH", "basic_auth"),
     ("AUTH", "forward_auth"),
     ("AUTH", "jwt_auth"),

@@ -22,6 +22,8 @@ from asgi_gateway.testing import HandClock, Request, Upstream, check_component, 
 from asgi_gateway_plugins import gateway_components
 from asgi_gateway_plugins.access_log import AccessLog
 from asgi_gateway_plugins.acl import Acl
+from asgi_gateway_plugins.all_of import AllOf
+from asgi_gateway_plugins.any_of import AnyOf
 from asgi_gateway_plugins.basic_auth import BasicAuth
 from asgi_gateway_plugins.body_limit import BodyLimit
 from asgi_gateway_plugins.canary import Canary
@@ -279,6 +281,22 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
             "refused_by": Request(headers=[("x-api-key", "other")]),
             "consumers": (ANNA, BERT),
             "components": (Use(component=KeyAuth()),),
+        },
+    ),
+    (
+        AllOf(of=(Use(component=KeyAuth()), Use(component=BasicAuth()))),
+        {
+            "request": Request(headers=[("x-api-key", "secret"), ("authorization", "Basic YW5uYTpodXNo")]),
+            "refused_by": Request(headers=[("x-api-key", "secret")]),
+            "consumers": (ANNA,),
+        },
+    ),
+    (
+        AnyOf(of=(Use(component=BasicAuth()), Use(component=KeyAuth()))),
+        {
+            "request": Request(headers=[("x-api-key", "secret")]),
+            "refused_by": Request(headers=[("x-api-key", "wrong")]),
+            "consumers": (ANNA,),
         },
     ),
     (

@@ -7,6 +7,8 @@ from asgi_gateway.hookspecs import hookimpl
 
 from .access_log import AccessLog
 from .acl import Acl
+from .all_of import AllOf
+from .any_of import AnyOf
 from .basic_auth import BasicAuth
 from .body_limit import BodyLimit
 from .canary import Canary
@@ -50,6 +52,8 @@ def gateway_components() -> Iterable[type[Component]]:
         JwtAuth,
         Signature,
         ForwardAuth,
+        AnyOf,
+        AllOf,
         Acl,
         RateLimit,
         Quota,
