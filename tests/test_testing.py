@@ -361,7 +361,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
 ]
 
 
-BESIDE_A_SERVICE = {"forward_auth"}
+BESIDE_A_SERVICE = {"forward_auth", "oauth2_introspection"}
 """They ask another service: their own tests check them, with one."""
 
 

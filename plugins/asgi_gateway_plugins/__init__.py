@@ -23,6 +23,7 @@ from .jwt_auth import JwtAuth
 from .key_auth import KeyAuth
 from .maintenance import Maintenance
 from .middleware import Middleware
+from .oauth2_introspection import OAuth2Introspection
 from .quota import Quota
 from .rate_limit import RateLimit
 from .referer import Referer
@@ -47,13 +48,14 @@ def gateway_components() -> Iterable[type[Component]]:
         Csrf,
         EarlyRateLimit,
         BodyLimit,
+        AnyOf,
+        AllOf,
         KeyAuth,
         BasicAuth,
         JwtAuth,
+        OAuth2Introspection,
         Signature,
         ForwardAuth,
-        AnyOf,
-        AllOf,
         Acl,
         RateLimit,
         Quota,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from re import fullmatch
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -19,6 +19,7 @@ from .authentication import Authentication, Realm, dig
 from .credentials import cookie_pairs, cookies_without, query_pairs, query_without
 from .fields import TOKEN, HeaderName, spellings, value
 
+T = TypeVar("T")
 Find = Callable[[Scope], bytes | Refusal]
 Enter = Callable[[Scope, "Granted"], Scope]
 Judge = Callable[[Mapping[str, Any], float], "Granted | Refusal"]
@@ -230,26 +231,26 @@ class Bearer(Authentication):
         return Granted(principal, fields, until)
 
 
-class Remembered:
-    """What tokens gave, by their digest; the oldest goes when there are too many."""
+class Remembered(Generic[T]):
+    """What is known about tokens, by their digest; the oldest goes when there are too many."""
 
-    __slots__ = ("_granted", "_most", "get")
+    __slots__ = ("_known", "_most", "get")
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._granted: dict[bytes, Granted] = {}
-        self.get = self._granted.get
+        self._known: dict[bytes, T] = {}
+        self.get = self._known.get
 
-    def add(self, digest: bytes, granted: Granted) -> None:
+    def add(self, digest: bytes, what: T) -> None:
         if not self._most:
             return
-        self._granted.pop(digest, None)
-        if len(self._granted) >= self._most:
-            del self._granted[next(iter(self._granted))]
-        self._granted[digest] = granted
+        self._known.pop(digest, None)
+        if len(self._known) >= self._most:
+            del self._known[next(iter(self._known))]
+        self._known[digest] = what
 
     def clear(self) -> None:
-        self._granted.clear()
+        self._known.clear()
 
 
 def is_time(claim: object) -> bool:

@@ -106,7 +106,7 @@ class JwtAuth(
         find, enter = self.finder(), self.enterer()
         judge = self.judge(build.consumers, self.issuer, self.max_lifetime)
         fixed, source, reader = self.fixed(), self.source(build), Reader()
-        remembered, needed = Remembered(self.max_remembered), self.require
+        remembered, needed = Remembered[Granted](self.max_remembered), self.require
         unknown_key = refused["unknown_key"]
         seen = 0
 
