@@ -24,6 +24,7 @@ ORDER = [
     ("AUTH", "forward_auth"),
     ("AUTH", "jwt_auth"),
     ("AUTH", "key_auth"),
+    ("AUTH", "mtls"),
     ("AUTH", "oauth2_introspection"),
     ("AUTH", "signature"),
     ("AUTH", "acl"),

@@ -37,6 +37,7 @@ from asgi_gateway_plugins.jwt_auth import JwtAuth
 from asgi_gateway_plugins.key_auth import KeyAuth
 from asgi_gateway_plugins.maintenance import Maintenance
 from asgi_gateway_plugins.middleware import Middleware
+from asgi_gateway_plugins.mtls import Mtls
 from asgi_gateway_plugins.quota import Quota
 from asgi_gateway_plugins.rate_limit import RateLimit
 from asgi_gateway_plugins.referer import Referer
@@ -51,6 +52,7 @@ ANNA = Consumer.model_validate(
         "name": "anna",
         "keys": ["secret"],
         "basic": [{"username": "anna", "password": "hush"}],
+        "certificates": ["ab" * 32],
         "hmac": [{"id": "anna", "secret": "0123456789abcdef0123456789abcdef"}],
     }
 )
@@ -342,6 +344,15 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (Maintenance(active=True, allow=("127.0.0.1",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (Middleware(cls=f"{__name__}:Plain"), {}),
     (Quota(limit=1), {"refused_by": [Request(), Request()]}),
+    (
+        Mtls(header="x-cert"),
+        {
+            "request": Request(headers=[("x-cert", f"Hash={'ab' * 32}")]),
+            "refused_by": Request(headers=[("x-cert", f"Hash={'cd' * 32}")]),
+            "consumers": (ANNA,),
+            "trusted_proxies": ("127.0.0.1",),
+        },
+    ),
     (RateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
     (
         Referer(allow=("a.example",)),

@@ -13,8 +13,9 @@ from .cycle import Cycle
 from .head import Refused
 from .lines import farewell
 from .lingering import LINGER, Lingering, unread
-from .reader import Reader
+from .reader import EXTENSIONS, Reader
 from .sweeping import Patience, Sweeper
+from .tls import shown
 
 PIPELINE = 128
 """Requests that may wait behind another one on their connection."""
@@ -52,6 +53,8 @@ class GatewayProtocol(Reader):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if (told := shown(transport)) is not None:
+            self.extensions = {**EXTENSIONS, "tls": told}
         if len(self.connections) > self.most:
             detail = "this gateway has no room for more connections"
             self.surprising = True

@@ -31,6 +31,8 @@ class Reader(HttpToolsProtocol):
     """The request that came last: its body may still be on its way."""
     draining = False
     """Whether the server goes away soon: its answers say so. One word for all its connections."""
+    extensions: Mapping[str, Any] = EXTENSIONS
+    """What every request of this connection says that it can do."""
     closing = False
     """Whether this connection ends with the answer that is due."""
     received = 0
@@ -88,7 +90,7 @@ class Reader(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = EXTENSIONS
+        self.scope["extensions"] = self.extensions
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -104,7 +106,7 @@ class Reader(HttpToolsProtocol):
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         elif name == b"te" and b"trailers" in value.lower():
-            self.scope["extensions"] = WITH_TRAILERS
+            self.scope["extensions"] = {**self.extensions, **WITH_TRAILERS}
         self.headers.append((name, value))
         if len(self.headers) > self.limits.headers:
             raise Refused(431, "too_many_headers", "there are more header fields than this gateway allows")

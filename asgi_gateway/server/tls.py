@@ -1,6 +1,8 @@
-"""The only place that makes the TLS context with which a gateway serves."""
+"""The only place that knows TLS on the side of callers: the context, and the certificate of a caller."""
 
+import asyncio
 import ssl
+from typing import Any
 
 from ..config import ServerTLS
 from ..errors import ConfigError, Problem
@@ -51,3 +53,22 @@ def no_password() -> str:
     raise ConfigError(
         Problem("the key is encrypted, and there is nobody to ask for its password", "server.tls.key")
     )
+
+
+VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+
+def shown(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
+    """What the TLS extension of ASGI says about a connection: the caller's certificate; None without TLS."""
+    made = transport.get_extra_info("ssl_object")
+    if made is None:
+        return None
+    certificate = made.getpeercert(True)
+    return {
+        "server_cert": None,
+        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(certificate)] if certificate else [],
+        "client_cert_name": None,
+        "client_cert_error": None,
+        "tls_version": VERSIONS.get(made.version()),
+        "cipher_suite": None,
+    }

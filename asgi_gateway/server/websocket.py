@@ -19,6 +19,7 @@ from ..errors import Aborted
 from ..websocket import End, Peer
 from .head import Refused, origin_form
 from .lines import farewell, head
+from .tls import shown
 
 GOING = "the server is going away"
 VERSION = b"13"
@@ -124,7 +125,7 @@ class GatewayWebSocket(Peer):
         if b"#" in url or not url.isascii():
             raise Refused.bad("the request target is not a path of a URL")
         raw_path, _, query = url.partition(b"?")
-        root = self._config.root_path
+        root, told = self._config.root_path, shown(self.transport)
         offered = b",".join(value for name, value in headers if name == b"sec-websocket-protocol")
         return {
             "type": "websocket",
@@ -140,7 +141,7 @@ class GatewayWebSocket(Peer):
             "headers": headers,
             "subprotocols": [name.strip().decode("latin-1") for name in offered.split(b",") if name.strip()],
             "state": self._app_state.copy(),
-            "extensions": {"websocket.http.response": {}},
+            "extensions": {"websocket.http.response": {}} | ({} if told is None else {"tls": told}),
         }
 
     @property

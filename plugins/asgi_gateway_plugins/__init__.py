@@ -23,6 +23,7 @@ from .jwt_auth import JwtAuth
 from .key_auth import KeyAuth
 from .maintenance import Maintenance
 from .middleware import Middleware
+from .mtls import Mtls
 from .oauth2_introspection import OAuth2Introspection
 from .quota import Quota
 from .rate_limit import RateLimit
@@ -55,6 +56,7 @@ def gateway_components() -> Iterable[type[Component]]:
         JwtAuth,
         OAuth2Introspection,
         Signature,
+        Mtls,
         ForwardAuth,
         Acl,
         RateLimit,
