@@ -48,12 +48,17 @@ class Service:
         self.bodies: list[bytes] = []
         self.answers: dict[str, Any] = {}
         self.frozen = False
+        self.allows = b""
+        """What is answered as usual all the same."""
         self.fields: list[str] = []
         self.status = 200
         self.denies = b"no such thing"
         """What in a request is answered with 403."""
         self.go = asyncio.Event()
         self.go.set()
+
+    def denied(self, head: bytes) -> bool:
+        return self.denies in head and not (self.allows and self.allows in head)
 
     async def script(self, line: Line) -> None:
         while True:
@@ -70,7 +75,7 @@ class Service:
             found = self.answers.get(path.partition("?")[0])
             answer: Any = found() if callable(found) else found
             body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            status = 404 if answer is None else 403 if self.denies in head else self.status
+            status = 404 if answer is None else 403 if self.denied(head) else self.status
             more = "".join(f"{field}\r\n" for field in self.fields)
             line.say(f"HTTP/1.1 {status} X\r\n{more}content-length: {len(body)}\r\n\r\n".encode() + body)
 
