@@ -385,10 +385,8 @@ async def test_a_standard_component_conforms(component: Component, around: dict[
 
 def test_every_standard_component_is_checked() -> None:
     # The check asks over HTTP: what is there for WebSockets only has nothing to say.
-    kinds = [kind for kind in gateway_components() if "http" in kind.serves]
-    assert {kind.name for kind in kinds} == {component.name for component, _ in CONFORMING}
-    here = {component.name for component, _ in CONFORMING}
-    assert {kind.name for kind in gateway_components()} == here | BESIDE_A_SERVICE
+    kinds = {kind.name for kind in gateway_components() if "http" in kind.serves}
+    assert kinds == {component.name for component, _ in CONFORMING} | BESIDE_A_SERVICE
 
 
 class Undescribed(Component, name="undescribed", stage=Stage.TRANSFORM):

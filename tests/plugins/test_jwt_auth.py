@@ -48,7 +48,7 @@ def bearer(text: str) -> dict[str, str]:
         (ED, {"alg": "EdDSA", "kid": "o", "typ": "at+jwt"}),
         (RSA, {"alg": "RS256", "typ": "JWT"}),
     ],
-    ids=str,
+    ids=["HS256", "RS256", "ES256", "EdDSA", "RS256 without a key id"],
 )
 async def test_a_signed_token_identifies_its_subject(
     upstreams: Upstreams, clock: Hand, key: Any, header: dict[str, str]

@@ -139,7 +139,7 @@ async def who(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": name})
 
 
-@pytest.mark.parametrize("certificate", [PRINT, SUBJECT])
+@pytest.mark.parametrize("certificate", [PRINT, SUBJECT], ids=["fingerprint", "subject"])
 async def test_the_server_says_the_certificate_of_the_connection(tmp_path: Path, certificate: str) -> None:
     served = AUTHORITY.issue_cert("127.0.0.1")
     files = {name: str(tmp_path / f"{name}.pem") for name in ("certificate", "key", "client_ca")}
