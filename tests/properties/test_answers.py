@@ -16,6 +16,7 @@ from asgi_gateway.origin import Origin
 from asgi_gateway.transport import Answer
 from asgi_gateway.transport.connections import Http1
 from asgi_gateway.transport.http1 import Connection
+from tests.peers import peer
 from tests.properties.messages import Field, Message, answers
 from tests.properties.pipes import Cut, Loop, Pieces, Pipe, arrive, cut, cuts, turns, whole
 from tests.properties.profile import examples
@@ -148,27 +149,23 @@ async def over_a_socket(said: list[tuple[Message, Cut, bool]]) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal served
         reusable = True
-        try:
-            while reusable and served < len(waiting):
-                await reader.readuntil(b"\r\n\r\n")
-                message, pieces = waiting[served]
-                served, reusable = served + 1, message.reusable
-                for data, breathes in pieces:
-                    writer.write(data)
-                    await writer.drain()
-                    if breathes:
-                        await turns(3)
-            if message.ends:
-                writer.write_eof()
-            await reader.read()
-        finally:
-            writer.close()
+        while reusable and served < len(waiting):
+            await reader.readuntil(b"\r\n\r\n")
+            message, pieces = waiting[served]
+            served, reusable = served + 1, message.reusable
+            for data, breathes in pieces:
+                writer.write(data)
+                await writer.drain()
+                if breathes:
+                    await turns(3)
+        if message.ends:
+            writer.write_eof()
+        await reader.read()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    pool = Http1(Origin.read(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), max_connections=1)
     gate = asyncio.Event()
     gate.set()
-    async with server, asyncio.timeout(20):
+    async with peer(serve) as port, asyncio.timeout(20):
+        pool = Http1(Origin.read(f"http://127.0.0.1:{port}"), max_connections=1)
         for message, _, _ in said:
             result = Result()
             await ask(pool, message.method, result, gate)

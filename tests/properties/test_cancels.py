@@ -69,6 +69,8 @@ async def slow_target(dice: random.Random) -> AsyncIterator[tuple[Origin, set[Sl
     server = await asyncio.get_running_loop().create_server(lambda: Slow(dice, lines), "127.0.0.1", 0)
     async with server:
         yield Origin.read(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), lines
+        for line in lines:
+            line.transport.abort()
 
 
 async def ask(pool: Http1, number: int) -> str:

@@ -15,6 +15,7 @@ from asgi_gateway.config import Server
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.server.protocol import protocol
 from asgi_gateway.server.websocket import GatewayWebSocket
+from tests.peers import peer
 from tests.properties.messages import Field, Fields, bodies, chunks, names, values, written
 from tests.properties.profile import examples
 
@@ -76,9 +77,7 @@ class Wire:
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        await self.stack.enter_async_context(server)
-        target = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        target = f"http://127.0.0.1:{await self.stack.enter_async_context(peer(self._serve))}"
         gateway = Gateway.parse(
             {
                 "upstreams": {"up": {"targets": [target], "forwarded": "none"}},
@@ -98,16 +97,11 @@ class Wire:
         self.port = front.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                self.came.append(await hear(reader))
-                writer.write(self.reply)
-                if b"\r\nconnection: close\r\n" in self.reply.lower():
-                    break
-        except asyncio.IncompleteReadError:
-            pass
-        finally:
-            writer.close()
+        while True:
+            self.came.append(await hear(reader))
+            writer.write(self.reply)
+            if b"\r\nconnection: close\r\n" in self.reply.lower():
+                break
 
     def ask(self, request: bytes, reply: bytes, *, bodyless: bool = False) -> tuple[Said, Said]:
         """What the upstream got, and what the caller got."""

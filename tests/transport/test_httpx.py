@@ -14,6 +14,7 @@ from asgi_gateway.errors import CallerLeft, UpstreamError
 from asgi_gateway.exchange import Call, closed
 from asgi_gateway.origin import Origin
 from asgi_gateway.transport.httpx import HttpxTransport, translated
+from tests.peers import peer
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n"
@@ -29,19 +30,15 @@ async def to(serve: Serve, **timeout: str) -> AsyncIterator[HttpxTransport]:
         try:
             await serve(reader, writer)
         finally:
-            writer.close()
             done.set()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    origin = Origin.read(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    transport = made(origin, timeout)
-    try:
-        yield transport
-    finally:
-        await transport.aclose()
-        server.close()
-        await done.wait()
-        await server.wait_closed()
+    async with peer(connected) as port:
+        transport = made(Origin.read(f"http://127.0.0.1:{port}"), timeout)
+        try:
+            yield transport
+        finally:
+            await transport.aclose()
+            await done.wait()
 
 
 def made(origin: Origin, timeout: dict[str, str]) -> HttpxTransport:

@@ -14,6 +14,7 @@ from asgi_gateway.asgi import ASGIApp
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.server.protocol import protocol
 from asgi_gateway.server.websocket import GatewayWebSocket
+from tests.peers import peer
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 Script = Callable[["Line"], Awaitable[None]]
@@ -77,32 +78,14 @@ def answering(*parts: bytes) -> Script:
 
 @asynccontextmanager
 async def raw(script: Script = answers) -> AsyncIterator[Raw]:
-    upstream, tasks = Raw(), set[asyncio.Task[None]]()
+    upstream = Raw()
 
-    async def serve(line: Line) -> None:
-        try:
-            await script(line)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            line.writer.close()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
         upstream.connections += 1
-        task = asyncio.ensure_future(serve(Line(reader, writer, upstream)))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        return script(Line(reader, writer, upstream))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    upstream.port = server.sockets[0].getsockname()[1]
-    try:
+    async with peer(serve) as upstream.port:
         yield upstream
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
 
 
 @dataclass

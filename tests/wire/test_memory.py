@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.measuring import MIB, NIGHTLY, linux, resident
+from tests.peers import peer
 from tests.processes import Running, gateway
 from tests.wire.conftest import Caller
 from tests.wire.load import leave
@@ -84,25 +85,13 @@ class Bulk:
 
 @asynccontextmanager
 async def bulk() -> AsyncIterator[Bulk]:
-    one, tasks = Bulk(), set[asyncio.Task[None]]()
+    one = Bulk()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
     quiet(listener)
 
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(one.serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, sock=listener, limit=SMALL)
-    one.port = listener.getsockname()[1]
-    try:
+    async with peer(one.serve, sock=listener, limit=SMALL) as one.port:
         yield one
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def behind(upstream: Bulk) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import trustme
 
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.transport import dialing
+from tests.peers import peer
 from tests.wire.conftest import OK, Behind, Front, Line, Serving, served
 
 
@@ -242,7 +243,7 @@ async def test_100_continue_is_not_said_before_the_chain_allows_the_request(
 
 
 async def test_tls_tcp_checks_notice_a_target_that_agrees_on_nothing(
-    upstream: Behind, tmp_path: Path
+    upstream: Behind, stack: AsyncExitStack, tmp_path: Path
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -251,10 +252,8 @@ async def test_tls_tcp_checks_notice_a_target_that_agrees_on_nothing(
 
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
-    good = await asyncio.start_server(keep, "127.0.0.1", 0, ssl=context)
-    port = good.sockets[0].getsockname()[1]
+    port = await stack.enter_async_context(peer(keep, tls=context))
     bad = await upstream(silent)
     document = {
         "upstreams": {
@@ -268,7 +267,7 @@ async def test_tls_tcp_checks_notice_a_target_that_agrees_on_nothing(
         "routes": [{"name": "all", "path": "/*", "upstream": "up"}],
     }
     gateway = Gateway.parse(document)
-    async with good, served(gateway):
+    async with served(gateway):
         kept = gateway._kernel.resources._kept.values()
         targets = [each.value for each in kept if hasattr(each.value, "healthy")]
         while [target.healthy for target in targets] != [True, False]:

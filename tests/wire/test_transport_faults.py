@@ -19,6 +19,7 @@ from asgi_gateway.origin import Origin
 from asgi_gateway.transport.connections import Http1
 from asgi_gateway.transport.httpx import HttpxTransport
 from asgi_gateway.upstream import Target
+from tests.peers import peer
 from tests.wire.conftest import OK, Behind, Front, Line, Serving
 
 RUDE = """
@@ -316,11 +317,6 @@ async def test_ten_thousand_requests_see_nothing_of_connections_that_a_target_cl
 async def test_closing_a_pool_wakes_who_uses_it_and_who_waits_for_it() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    origin = Origin.read(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    pool = Http1(origin, max_connections=1)
 
     async def ask() -> str:
         call = Call("u", closed, 0.0, float("inf"), None)
@@ -330,7 +326,8 @@ async def test_closing_a_pool_wakes_who_uses_it_and_who_waits_for_it() -> None:
             return error.reason
         return ""
 
-    async with server, asyncio.timeout(10):
+    async with peer(silent) as port, asyncio.timeout(10):
+        pool = Http1(Origin.read(f"http://127.0.0.1:{port}"), max_connections=1)
         asked = [asyncio.create_task(ask()) for _ in range(3)]
         await until(lambda: len(pool._waiting) == 2 and pool._all)
         await pool.aclose()
@@ -367,18 +364,10 @@ async def test_answers_that_close_their_connection_leave_no_cyclic_garbage(
 
 async def test_cancelled_requests_cost_httpx_no_place_in_its_pool() -> None:
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                await reader.readuntil(b"\r\n\r\n")
-                await asyncio.sleep(0.002)
-                writer.write(OK)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    server = await asyncio.start_server(slow, "127.0.0.1", 0)
-    origin = Origin.read(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    options = Upstream.model_validate({"targets": [str(origin)], "pool": {"max_connections": 3}})
-    transport = HttpxTransport.make("httpx", origin, options, Clock())
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.002)
+            writer.write(OK)
 
     async def ask() -> bytes:
         call = Call("u", closed, Clock().monotonic(), float("inf"), None)
@@ -388,7 +377,10 @@ async def test_cancelled_requests_cost_httpx_no_place_in_its_pool() -> None:
         finally:
             answer.close()
 
-    async with server, asyncio.timeout(20):
+    async with peer(slow) as port, asyncio.timeout(20):
+        origin = Origin.read(f"http://127.0.0.1:{port}")
+        options = Upstream.model_validate({"targets": [str(origin)], "pool": {"max_connections": 3}})
+        transport = HttpxTransport.make("httpx", origin, options, Clock())
         for turn in range(150):
             asked = [asyncio.create_task(ask()) for _ in range(6)]
             await asyncio.sleep(0.0004 * (turn % 10))

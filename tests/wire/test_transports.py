@@ -17,6 +17,7 @@ from hypercorn.config import Config
 from asgi_gateway.asgi import Receive, Scope, Send
 from asgi_gateway.errors import ConfigError
 from asgi_gateway.gateway import Gateway
+from tests.peers import peer
 
 from .conftest import served
 
@@ -151,12 +152,11 @@ def test_a_transport_that_cannot_be_had_is_a_sentence(name: str, told: str) -> N
 async def test_a_target_that_does_not_speak_http2_is_a_bad_gateway(tmp_path: Path) -> None:
     async def http1(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
-        writer.close()
 
-    server = await asyncio.start_server(http1, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, served(Gateway.parse(document(targets=[url], transport="http2"))) as front:
-        answer = await (await front.caller()).ask()
+    async with peer(http1) as port:
+        gateway = Gateway.parse(document(targets=[f"http://127.0.0.1:{port}"], transport="http2"))
+        async with served(gateway) as front:
+            answer = await (await front.caller()).ask()
     assert answer.status == 502
 
 

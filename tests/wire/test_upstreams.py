@@ -18,6 +18,7 @@ from asgi_gateway.config import TimeoutConfig
 from asgi_gateway.errors import ConfigError
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.upstream import Target
+from tests.peers import peer
 from tests.wire.conftest import OK, Behind, Front, Line, Serving, served
 
 
@@ -99,11 +100,9 @@ async def test_a_unix_socket_is_a_target(transport: str, stack: AsyncExitStack, 
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)
         await writer.drain()
-        writer.close()
 
     path = tmp_path / "up.sock"
-    server = await asyncio.start_unix_server(serve, path)
-    async with server:
+    async with peer(serve, path=path):
         serving = await front_of(stack, targets=[f"unix:{path}"], transport=transport)
         assert await bodies(serving, 1) == [b"ok"]
 
@@ -124,11 +123,9 @@ async def test_tls_targets_are_verified_and_shown_a_certificate(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await reader.read(65536):
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_side)
-    async with server:
-        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with peer(serve, tls=server_side) as port:
+        url = f"https://127.0.0.1:{port}"
         tls = {"ca": str(ca), "certificate": str(pem), "server_name": "orders.test"}
         good = await front_of(stack, targets=[url], tls=tls, transport=transport)
         assert await bodies(good, 2) == [b"ok", b"ok"]

@@ -11,6 +11,7 @@ import trustme
 
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.upstream import Target
+from tests.peers import peer
 from tests.wire.conftest import OK, Behind, Line, Serving, served
 
 from .conftest import until
@@ -69,20 +70,13 @@ async def test_a_target_that_is_gone_is_noticed_and_comes_back(
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         checks.release()
-        try:
-            while await reader.readuntil(b"\r\n\r\n"):
-                checks.release()
-                writer.write(OK)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
+        while await reader.readuntil(b"\r\n\r\n"):
+            checks.release()
+            writer.write(OK)
 
-    async def start(port: int = 0) -> asyncio.Server:
-        if place == "unix":
-            return await asyncio.start_unix_server(serve, tmp_path / "up")
-        return await asyncio.start_server(serve, "127.0.0.1", port, ssl=context)
-
-    server = await start()
-    port = server.sockets[0].getsockname()[1] if place != "unix" else 0
+    where = tmp_path / "up" if place == "unix" else None
+    target_up = AsyncExitStack()
+    port = await target_up.enter_async_context(peer(serve, path=where, tls=context))
     url = {
         "unix": f"unix:{tmp_path}/up",
         "tcp": f"http://127.0.0.1:{port}",
@@ -95,12 +89,11 @@ async def test_a_target_that_is_gone_is_noticed_and_comes_back(
     for _ in range(5):
         await checks.acquire()
     assert target.healthy
-    server.close()
-    await server.wait_closed()
-    if place == "unix":
-        (tmp_path / "up").unlink(missing_ok=True)
+    await target_up.aclose()
+    if where is not None:
+        where.unlink(missing_ok=True)
     await until(lambda: not target.healthy)
-    async with await start(port):
+    async with peer(serve, port, path=where, tls=context):
         await until(lambda: target.healthy)
 
 

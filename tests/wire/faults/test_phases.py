@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from asgi_gateway.gateway import Gateway
+from tests.peers import peer
 from tests.wire.conftest import OK, Behind, Front, Line, Raw, Serving, answering, served
 
 from .conftest import H, until
@@ -165,9 +166,8 @@ async def test_a_name_whose_first_address_is_dead_is_served_by_the_second(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.3", hole):
+    async with peer(serve, hole, host="127.0.0.3"):
         lookup("two.test", [("127.0.0.2", hole), ("127.0.0.3", hole)])
         serving = await to(stack, f"http://two.test:{hole}", timeout={"connect": "5s"})
         began = loop.time()
@@ -242,10 +242,9 @@ async def test_a_target_that_ends_right_after_tls_costs_no_place(
         if served_already[0] > 5:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(OK)
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
-        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with peer(serve, tls=context) as port:
+        url = f"https://127.0.0.1:{port}"
         serving = await to(stack, url, tls={"ca": str(tmp_path / "ca.pem")})
         for _ in range(5):
             assert (await outcome(serving))[0] == 502
@@ -256,8 +255,12 @@ async def test_a_target_that_ends_right_after_tls_costs_no_place(
 async def test_a_certificate_that_is_not_known_is_a_502(authority: trustme.CA, stack: AsyncExitStack) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    async with await asyncio.start_server(lambda _, w: w.close(), "127.0.0.1", 0, ssl=context) as server:
-        serving = await to(stack, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pass
+
+    async with peer(serve, tls=context) as port:
+        serving = await to(stack, f"https://127.0.0.1:{port}")
         for _ in range(3):
             assert await outcome(serving) == (502, "tls_failed")
 
