@@ -41,8 +41,14 @@ NOT_BY_NAME = frozenset({b"host", b"content-length", b"close", b"keep-alive", b"
 """What a Connection field cannot take away: its own options, and what frames and addresses the message."""
 
 
+NOTHING: frozenset[bytes] = frozenset()
+
+
 def named(connections: list[bytes]) -> frozenset[bytes]:
     """The fields that Connection fields name."""
+    if len(connections) == 1 and connections[0] in NOT_BY_NAME:
+        # Most of them say `keep-alive`, and nothing else.
+        return NOTHING
     tokens = b",".join(connections).lower().split(b",")
     return frozenset(token.strip() for token in tokens) - NOT_BY_NAME
 

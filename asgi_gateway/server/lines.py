@@ -80,6 +80,10 @@ def read_length(value: bytes, before: int | None) -> int:
 
 def check(written: bytes, lines: int) -> None:
     """RuntimeError if a header would break out of its line, or holds what no header may hold."""
+    flat = written.replace(b"\r\n", b"")
+    if len(written) - len(flat) == 2 * lines and flat.decode("latin-1").isprintable():
+        # Most answers: cheaper than the two looks below.
+        return
     if written.count(b"\n") != lines or written.count(b"\r") != lines:
         raise RuntimeError("a header of the answer holds a line break")
     if len(written.translate(None, CONTROLS)) != len(written):

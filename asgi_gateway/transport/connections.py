@@ -55,7 +55,7 @@ class Http1(Owner):
         self._keep_alive = keep_alive
         self._max_age = max_age
         self._max_requests = max_requests
-        self._monotonic = (clock or Clock()).monotonic
+        self.now = (clock or Clock()).monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forget()
 
@@ -188,9 +188,6 @@ class Http1(Owner):
         if self._max_requests is not None and connection.used >= self._max_requests:
             return True
         return self._max_age < FOREVER and self.now() - connection.opened >= self._max_age
-
-    def now(self) -> float:
-        return self._monotonic()
 
     def lost(self, connection: Connection) -> None:
         if connection in self._all:

@@ -351,14 +351,13 @@ class Connection(asyncio.Protocol):
 class Owner:
     """What a connection tells those who keep it."""
 
+    now: Callable[[], float]
+    """Monotonic seconds."""
+
     def released(self, connection: Connection) -> None:
         raise NotImplementedError
 
     def lost(self, connection: Connection) -> None:
-        raise NotImplementedError
-
-    def now(self) -> float:
-        """Monotonic seconds."""
         raise NotImplementedError
 
 
