@@ -21,7 +21,7 @@ from .opening import Opened, open_upstream
 from .paths import canonical
 from .plugins import suggestion
 from .probes import probes
-from .references import check_references, unused
+from .references import check_references, unidentified, unused
 from .refusing import refuse
 from .resources import Lease
 from .routing import Entry, Pattern, Table
@@ -118,7 +118,13 @@ class Compiler:
             consumers=self.consumers,
             unmatched=unmatched,
             plan=tuple(plans),
-            warnings=(*self._warnings, *self._apart(), *table.shadowed(), *unused(config)),
+            warnings=(
+                *self._warnings,
+                *self._apart(),
+                *table.shadowed(),
+                *unidentified(config),
+                *unused(config),
+            ),
             apart=self._counts_apart(),
             lease=self.lease,
             dials=self.dials,

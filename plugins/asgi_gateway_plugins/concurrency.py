@@ -1,7 +1,7 @@
 """So many requests at one time, for each caller."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from os import urandom
@@ -16,6 +16,7 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.store import Arg, MemoryStore, Script, Store, StoreError
 from asgi_gateway.units import Span
 
+from .caller import known_caller, path_variable
 from .rate_limit.options import AGAIN, STORE_AWAY, UNIDENTIFIED, By, OnError, Prefix, identifying
 
 MOST_OWED = 10_000
@@ -238,6 +239,12 @@ class Concurrency(
     """In a shared store: how long the slots of a process that was killed stay taken."""
     on_error: OnError = "local"
     """While a shared store is away: `local` counts in this process, `open` admits, `closed` answers 503."""
+
+    def variables(self) -> Iterable[str]:
+        return path_variable(self.by)
+
+    def needs_caller(self) -> str:
+        return known_caller(self.by)
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse, slots, spawn = build.refuse(app), self.slots(build), build.spawn
