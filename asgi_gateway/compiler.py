@@ -21,7 +21,7 @@ from .opening import Opened, open_upstream
 from .paths import canonical
 from .plugins import suggestion
 from .probes import probes
-from .references import check_references, unused
+from .references import check_references, unidentified, unused
 from .refusing import refuse
 from .resources import Lease
 from .routing import Entry, Pattern, Table
@@ -87,6 +87,8 @@ class Compiler:
         """Upstreams that could not be built: what is wrong with them is said once."""
         self._problems: list[Problem] = []
         self._warnings: list[Problem] = []
+        self._told: set[tuple[int, str, str]] = set()
+        """What is wrong with which entry."""
 
     def run(self) -> Iterator[Live | None]:
         config = self.config
@@ -116,7 +118,13 @@ class Compiler:
             consumers=self.consumers,
             unmatched=unmatched,
             plan=tuple(plans),
-            warnings=(*self._warnings, *self._apart(), *table.shadowed(), *unused(config)),
+            warnings=(
+                *self._warnings,
+                *self._apart(),
+                *table.shadowed(),
+                *unidentified(config),
+                *unused(config),
+            ),
             apart=self._counts_apart(),
             lease=self.lease,
             dials=self.dials,
@@ -295,15 +303,23 @@ class Compiler:
             raise ConfigError(
                 replace(problem, where=f"{where}: {problem.where}" if problem.where else where)
                 for problem in error.problems
+                if self._is_new(use, problem)
             ) from error
         except Exception as error:
             logger.debug("%s could not be built", where, exc_info=True)
-            raise ConfigError(
-                Problem(f"building {name} failed: {type(error).__name__}: {error}", where)
-            ) from error
+            problem = Problem(f"building {name} failed: {type(error).__name__}: {error}")
+            found = [replace(problem, where=where)] if self._is_new(use, problem) else []
+            raise ConfigError(found) from error
         if not callable(inner):
             raise ConfigError(Problem(f"{name}.wrap returned {inner!r}, not an ASGI app", where))
         return inner
+
+    def _is_new(self, use: Use, problem: Problem) -> bool:
+        """Whether nobody was told yet: what many routes share is wrong on all of them in the same way."""
+        told = (id(use), problem.where, problem.what)
+        is_new = told not in self._told
+        self._told.add(told)
+        return is_new
 
     def _check_side(self, use: Use, owner: str) -> None:
         """A component stands where its stage belongs, and is asked only what it can know there."""

@@ -63,6 +63,18 @@ class Component(Strict):
         """
         return ()
 
+    def variables(self) -> Iterable[str]:
+        """Variables of the path that it reads, `*` for the rest of a wildcard: a path without them is
+        refused.
+        """
+        return ()
+
+    def needs_caller(self) -> str:
+        """The option that means nothing where nobody finds out who is calling, as in `by: consumer`; empty:
+        none.
+        """
+        return ""
+
     def wrap(self, app: ASGIApp, build: "Build") -> ASGIApp:
         """Return an ASGI app around `app`. Does all the work that can be done once; synchronous; may raise
         ConfigError.

@@ -22,6 +22,8 @@ FORWARDING = frozenset(
     }
 )
 
+LONGEST = 100
+"""Characters of a hop that are looked at; an address with zone and port has fewer."""
 WITH_PORT = re.compile(r"\[([^\]]*:[^\]]*)\](?::[0-9]*)?|([^:\[]+):[0-9]*")
 
 Style = Literal["x_forwarded", "forwarded", "both", "none"]
@@ -91,7 +93,7 @@ class Trusted:
 
 def bare(hop: str) -> str:
     """An address without the port that some proxies append."""
-    found = WITH_PORT.fullmatch(hop)
+    found = WITH_PORT.fullmatch(hop) if len(hop) <= LONGEST else None
     return (found[1] or found[2]) if found else hop
 
 

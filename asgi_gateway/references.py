@@ -1,16 +1,18 @@
 """The only place that checks the names by which one part of a configuration refers to another."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from .config import GatewayConfig
+from .config import Chain, GatewayConfig, Route, Use
 from .consumers import Consumers
 from .errors import Problem
 from .mistake import Loc, mistake
+from .patterns import Pattern
 from .places import place
 from .plugins import suggestion
+from .stage import Stage
 
 
 def check_references(config: GatewayConfig, known: Consumers | None = None) -> tuple[Problem, ...]:
@@ -26,6 +28,7 @@ def check_references(config: GatewayConfig, known: Consumers | None = None) -> t
         for where, fault in (
             *((place(loc), fault) for loc, fault in dangling(document)),
             *consumers(config, known),
+            *variables(config),
         )
         if fault.context
     )
@@ -40,6 +43,81 @@ def consumers(config: GatewayConfig, declared: Consumers) -> Iterator[tuple[str,
                 if name not in known:
                     fault = mistake(f"no consumer is called {name!r}", suggestion(name, known), name)
                     yield f"{where}[{index}].{use.component.name}.when.consumer", fault
+
+
+def variables(config: GatewayConfig) -> Iterator[tuple[str, PydanticCustomError]]:
+    """Variables that a component reads, and no path has of which it sees requests."""
+    for where, chain, routes in seen(config):
+        for index, use in enumerate(chain):
+            wanted = dict.fromkeys(use.component.variables()) if use.enabled and routes else {}
+            known = known_variables(config, routes) if wanted else None
+            for name in wanted:
+                if known is not None and name not in known:
+                    fault = mistake(f"{{{name}}} is no variable of {paths(routes)}", hint_of(known))
+                    yield f"{where}[{index}].{use.component.name}", fault
+
+
+def seen(config: GatewayConfig) -> Iterator[tuple[str, Chain, Sequence[Route]]]:
+    """Every list of components, with its place and the routes whose requests come by."""
+    every = [route for route in config.routes if route.enabled]
+    using: dict[str, list[Route]] = {}
+    for route in every:
+        for name in route.policies:
+            using.setdefault(name, []).append(route)
+    for index, route in enumerate(config.routes):
+        yield f"routes[{index}].components", route.components, [route]
+    for name, chain in config.policies.items():
+        yield f"policies.{name}", chain, using.get(name, ())
+    # What splits may lead any route to any upstream.
+    for name, upstream in config.upstreams.items():
+        yield f"upstreams.{name}.components", upstream.components, every
+    yield "components", config.components, every
+
+
+def known_variables(config: GatewayConfig, routes: Sequence[Route]) -> frozenset[str] | None:
+    """The variables of some paths; None if one of them cannot be read, which is told elsewhere."""
+    try:
+        return frozenset(name for route in routes for name in Pattern(route.path, config.paths).variables)
+    except ValueError:
+        return None
+
+
+def paths(routes: Sequence[Route]) -> str:
+    return repr(routes[0].path) if len(routes) == 1 else f"any of the {len(routes)} paths"
+
+
+def hint_of(known: frozenset[str]) -> str:
+    return f"known: {', '.join(f'{{{name}}}' for name in sorted(known)) or 'none'}"
+
+
+def unidentified(config: GatewayConfig) -> Iterator[Problem]:
+    """Components that ask who is calling, on routes where nobody finds out."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for route in config.routes:
+        shared = [use for name in route.policies for use in config.policies[name]]
+        uses = [use for use in (*config.components, *shared, *route.components) if use.enabled]
+        if not route.enabled or any(map(finds_out, uses)):
+            continue
+        for use in uses:
+            for option in asking(use):
+                found.setdefault((use.component.name, option), []).append(route.name)
+    for (name, option), routes in found.items():
+        yield Problem(
+            f"{name} asks who is calling ({option}), and no AUTH component finds out",
+            f"route {routes[0]}" + (f" and {len(routes) - 1} more" if routes[1:] else ""),
+            "put one on the route, as in key_auth",
+        )
+
+
+def finds_out(use: Use) -> bool:
+    return use.component.stage is Stage.AUTH and not use.component.needs_caller()
+
+
+def asking(use: Use) -> Iterator[str]:
+    if option := use.component.needs_caller():
+        yield option
+    if use.when is not None and use.when.consumer:
+        yield "when.consumer"
 
 
 def unused(config: GatewayConfig) -> Iterator[Problem]:

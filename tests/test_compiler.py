@@ -1,5 +1,6 @@
 """What cannot be built is refused as a whole, with sentences; what can be built is built once."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,11 @@ def test_tls_files_of_an_upstream_that_cannot_be_used_stop_the_start(tmp_path: P
     assert told[0].startswith("upstream a: tls.ca /nowhere/ca.pem cannot be read: No such file")
     assert "upstream a: tls.certificate" in told[1]
     assert "files in PEM are needed" in told[1]
+    os.mkfifo(tmp_path / "pipe.pem")
+    tls = {"ca": str(tmp_path / "pipe.pem")}
+    document["upstreams"] = {"a": {"targets": ["https://a.test"], "tls": tls}}
+    with pytest.raises(ConfigError, match="cannot be read: it is a pipe or a device, not a file"):
+        Gateway.parse(document)
 
 
 def test_conditions_on_consumers_that_nobody_declares_are_refused() -> None:
@@ -189,4 +195,21 @@ def test_policies_that_nobody_uses_are_a_warning() -> None:
     }
     assert [str(warning) for warning in Gateway.parse(document).warnings] == [
         "policies.gold: no route uses this policy"
+    ]
+
+
+def test_what_is_wrong_with_a_shared_component_is_told_once() -> None:
+    document = {
+        "upstreams": {"a": {"targets": ["http://a.test"]}},
+        "policies": {"inner": [{"ip_filter": {"deny_files": ["/nowhere/two"]}}]},
+        "components": [{"ip_filter": {"deny_files": ["/nowhere/one"]}}],
+        "routes": [
+            {"name": f"r{n}", "path": f"/{n}", "upstream": "a", "policies": ["inner"]} for n in range(20)
+        ],
+    }
+    with pytest.raises(ConfigError) as refused:
+        Gateway.parse(document)
+    assert [problem.what for problem in refused.value.problems] == [
+        "/nowhere/two cannot be read: No such file or directory",
+        "/nowhere/one cannot be read: No such file or directory",
     ]

@@ -163,6 +163,18 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
     assert refused(tmp_path) == ["cannot be read: Is a directory"]
 
 
+def test_a_pipe_that_nobody_writes_into_holds_nothing_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gateway.yaml")
+    os.mkfifo(tmp_path / "secret")
+    told = "cannot be read: it is a pipe or a device, not a file"
+    assert refused(tmp_path / "gateway.yaml") == [told]
+    document = f"""
+consumers: [{{name: acme, keys: ["${{file:{tmp_path}/secret}}"]}}]
+"""
+    (problem,) = refused(write(tmp_path, "other.yaml", document))
+    assert f"the file {tmp_path}/secret {told}" in problem
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     path = write(tmp_path, "gateway.yaml", YAML)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ..config import GatewayConfig, PluginsConfig
 from ..errors import ConfigError, Problem
+from ..files import read_whole
 from ..places import find_place
 from ..plugins import Plugins
 from ..references import dangling
@@ -76,7 +77,7 @@ def hide(error: ConfigError, data: Any, *, environ: Mapping[str, str] = os.envir
 def content_of(path: Path) -> bytes:
     """The bytes of a file."""
     try:
-        return path.read_bytes()
+        return read_whole(path)
     except OSError as error:
         raise ConfigError(Problem(f"cannot be read: {error.strerror}", file=str(path))) from None
 

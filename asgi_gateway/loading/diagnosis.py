@@ -78,6 +78,7 @@ class Diagnosis:
     def errors(self, error: ValidationError, below: Loc = ()) -> list[Problem]:
         """The problems of what pydantic found; one for a place about which members of a union disagree."""
         found: dict[tuple[Loc, bool], tuple[str, str]] = {}
+        short: list[Loc] = []
         for details in error.errors(include_url=False, include_input=False):
             kind = details["type"]
             at = spot((*below, *details["loc"]), self._document.data, kind == "missing")
@@ -88,6 +89,12 @@ class Diagnosis:
                 hint = "nothing is written here"
             other = found.get((at.loc, at.is_key))
             found[at.loc, at.is_key] = (either(other[0], what) if other else what, hint)
+            if kind == "too_short":
+                short.append(at.loc)
+        for loc in short:
+            # Only what could be read was counted.
+            if any(len(other) > len(loc) and other[: len(loc)] == loc for other, _ in found):
+                del found[loc, False]
         return [self.problem(loc, *text) for (loc, _), text in found.items()]
 
     def _text(self, loc: Loc, error: ErrorDetails) -> tuple[str, str]:

@@ -4,11 +4,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from ..files import read_whole
 from ..mistake import Loc, mistake
 from .yaml12 import DEPTH
 
@@ -92,8 +92,7 @@ def look_up(reference: str | None, environ: Mapping[str, str]) -> str:
 def read_secret(path: str) -> str:
     """The text of a file without its last line end."""
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(SECRET_SIZE + 1)
+        content = read_whole(path, SECRET_SIZE + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise mistake(f"the file {path} cannot be read: {reason}", "is the secret mounted?") from None

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..config import ServerTLS
 from ..errors import ConfigError, Problem
+from ..files import read_whole
 
 
 def server_context(tls: ServerTLS) -> ssl.SSLContext:
@@ -42,8 +43,8 @@ def trust(context: ssl.SSLContext, path: str) -> None:
 
 def unreadable(path: str, where: str) -> Problem | None:
     try:
-        with open(path, "rb"):
-            return None
+        read_whole(path)
+        return None
     except OSError as error:
         return Problem(f"{path} cannot be read: {error.strerror}", where)
 

@@ -17,7 +17,14 @@ Twin = Callable[["MemoryStore", Sequence[str], Sequence[Arg]], Awaitable[Sequenc
 
 
 class StoreError(GatewayError):
-    """The store cannot be asked at the moment. Who asks decides what that means."""
+    """The store cannot be asked at the moment. Who asks decides what that means.
+
+    `asked`: it may have done, or may do later, what it was asked for; only the answer did not come.
+    """
+
+    def __init__(self, what: str, *, asked: bool = True) -> None:
+        super().__init__(what)
+        self.asked = asked
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Guarded(Store):
         if probe:
             if self._probing or self._now() < self._until:
                 self.skipped += 1
-                raise StoreError(f"{self.name} is away")
+                raise StoreError(f"{self.name} is away", asked=False)
             self._probing = True
         try:
             async with asyncio.timeout(self._timeout):

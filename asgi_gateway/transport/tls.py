@@ -6,6 +6,7 @@ from functools import cached_property, partial
 
 from ..config import UpstreamTLS
 from ..errors import Problem
+from ..files import read_whole
 
 
 class ClientContext:
@@ -21,11 +22,11 @@ class ClientContext:
         options, bare = self._options, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         problems = []
         if options.ca:
-            problems += tried("tls.ca", options.ca, lambda: bare.load_verify_locations(options.ca))
+            problems += tried("tls.ca", [options.ca], lambda: bare.load_verify_locations(options.ca))
         if options.certificate:
-            names = " and ".join(filter(None, (options.certificate, options.key)))
+            files = list(filter(None, (options.certificate, options.key)))
             load = partial(bare.load_cert_chain, options.certificate, options.key or None, no_password)
-            problems += tried("tls.certificate", names, load)
+            problems += tried("tls.certificate", files, load)
         return problems
 
     @cached_property
@@ -44,8 +45,11 @@ class ClientContext:
         return self.context
 
 
-def tried(where: str, what: str, load: Callable[[], None]) -> list[Problem]:
+def tried(where: str, files: list[str], load: Callable[[], None]) -> list[Problem]:
+    what = " and ".join(files)
     try:
+        for file in files:
+            read_whole(file)
         load()
     except ssl.SSLError as error:
         return [Problem(f"{what} cannot be used: {error.reason or error}", where, "files in PEM are needed")]

@@ -33,6 +33,9 @@ class Acl(
             raise ValueError("name consumers or groups that may come, or may not")
         return self
 
+    def needs_caller(self) -> str:
+        return ", ".join(name for name in type(self).model_fields if getattr(self, name))
+
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse = build.refuse(app)
         consumers, groups = frozenset(self.consumers), frozenset(self.groups)

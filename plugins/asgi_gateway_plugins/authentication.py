@@ -1,25 +1,56 @@
 """What components have in common that find out who is calling."""
 
 from collections.abc import Callable, Iterable
+from re import fullmatch
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, WithJsonSchema
 
 from asgi_gateway.asgi import Header, Scope
 from asgi_gateway.component import Component
 from asgi_gateway.consumers import Consumer, Principal
 from asgi_gateway.errors import ConfigError, Problem
 from asgi_gateway.exchange import EXCHANGE, Exchange
+from asgi_gateway.mistake import mistake
 
 from .fields import NoHeader, spellings, value
 
 Identify = Callable[[Scope, Principal], Scope]
 
-WebUrl = Annotated[str, Field(pattern=r"^(https?://[^\s@#]+)?$")]
-"""Empty, or what the gateway itself asks; it holds no user and password."""
-ServiceUrl = Annotated[str, Field(pattern=r"^https?://[^\s@#]+$")]
-"""The same, never empty."""
-Realm = Annotated[str, Field(pattern=r'^[^"\\\x00-\x1f\x7f]*$')]
+SERVICE = r"https?://[^\s@#]+"
+REALM = r'[^"\\\x00-\x1f\x7f]*'
+
+
+def read_service(url: str) -> str:
+    if not fullmatch(SERVICE, url):
+        # It may hold a password, which no message shows.
+        raise mistake(
+            "is not the URL of a service", "http://host/path or https://, without user and password"
+        )
+    return url
+
+
+def read_realm(text: str) -> str:
+    if not fullmatch(REALM, text):
+        raise mistake(
+            f"{text!r} cannot stand in a challenge", "no quotes, backslashes, control characters", text
+        )
+    return text
+
+
+ServiceUrl = Annotated[
+    str, AfterValidator(read_service), WithJsonSchema({"type": "string", "pattern": f"^{SERVICE}$"})
+]
+"""What the gateway itself asks; it holds no user and password."""
+WebUrl = Annotated[
+    str,
+    AfterValidator(lambda url: read_service(url) if url else url),
+    WithJsonSchema({"type": "string", "pattern": f"^({SERVICE})?$"}),
+]
+"""The same, or empty."""
+Realm = Annotated[
+    str, AfterValidator(read_realm), WithJsonSchema({"type": "string", "pattern": f"^{REALM}$"})
+]
 """What a challenge calls the place that asks for credentials; it stands between quotes."""
 
 

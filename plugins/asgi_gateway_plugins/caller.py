@@ -54,6 +54,17 @@ def tell_by(by: str, *, ipv6_prefix: int = 64) -> Tell:
     return {"consumer": by_consumer, "group": by_group, "route": by_route, "cluster": by_nothing}[kind]
 
 
+def path_variable(by: str) -> tuple[str, ...]:
+    """The variable of the path that it is, if it is one."""
+    kind, _, name = by.partition(":")
+    return (name,) if kind == "path" else ()
+
+
+def known_caller(by: str) -> str:
+    """The option, if it means nothing where nobody finds out who is calling."""
+    return f"by: {by}" if by.partition(":")[0] in ("consumer", "group", "claim") else ""
+
+
 def by_address(ipv6_prefix: int) -> Tell:
     """IPv4 as it is, IPv6 by its prefix: one household has a whole /64 of addresses."""
     shift = 128 - ipv6_prefix

@@ -16,7 +16,7 @@ from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
 from asgi_gateway.units import Time
 
-from .caller import cookie, one_of, tell_by
+from .caller import cookie, known_caller, one_of, tell_by
 from .fields import NoHeader, spellings
 
 BUCKETS = 10_000
@@ -56,6 +56,9 @@ class Canary(Component, name="canary", stage=Stage.SPLIT, serves=frozenset({"htt
     """Experiments with the same salt choose the same callers. Empty: the name of the canary upstream."""
     cookie_age: Time = 30 * 86400.0
     """How long an issued cookie lives."""
+
+    def needs_caller(self) -> str:
+        return known_caller(self.by)
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         build.upstream(self.upstream)

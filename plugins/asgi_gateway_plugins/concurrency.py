@@ -1,7 +1,7 @@
 """So many requests at one time, for each caller."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from os import urandom
@@ -16,8 +16,11 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.store import Arg, MemoryStore, Script, Store, StoreError
 from asgi_gateway.units import Span
 
+from .caller import known_caller, path_variable
 from .rate_limit.options import AGAIN, STORE_AWAY, UNIDENTIFIED, By, OnError, Prefix, identifying
 
+MOST_OWED = 10_000
+"""Slots that are given back when the store is there again."""
 AT_ONCE = "This caller has too many requests in flight."
 
 # A slot is a member of a sorted set, with the time until which it is leased. A lease that is later than any
@@ -132,6 +135,10 @@ class SharedSlots:
         self._base = base
         self._local = local
         self._held: dict[str, set[str]] = {}
+        self._owed: dict[str, str] = {}
+        """Under which key there is a slot that nobody has: the store was away when it was to be given back,
+        or gave it without being able to say so.
+        """
         self._on_error = on_error
 
     async def take(self, caller: str, spawn: Spawn) -> Give | None:
@@ -139,7 +146,9 @@ class SharedSlots:
         args: list[Arg] = [round(self._lease * 1000), self._limit, token]
         try:
             (taken,) = await self._store.run(ACQUIRING, [key], args)
-        except StoreError:
+        except StoreError as error:
+            if error.asked:
+                self._owe(key, token)
             if self._on_error == "closed":
                 raise
             if self._on_error == "open":
@@ -147,8 +156,10 @@ class SharedSlots:
             return await self._local.take(caller, spawn)
         except asyncio.CancelledError:
             # It may have been given all the same.
-            spawn(self._release(key, token))
+            self._give_back(key, token, spawn)
             raise
+        if self._owed:
+            spawn(self.settle())
         if not taken:
             return None
         self._held.setdefault(key, set()).add(token)
@@ -161,17 +172,34 @@ class SharedSlots:
         held.discard(token)
         if not held:
             del self._held[key]
-        # If nobody can do it now, the lease ends by itself.
-        spawn(self._release(key, token))
+        self._give_back(key, token, spawn)
+
+    def _give_back(self, key: str, token: str, spawn: Spawn) -> None:
+        if not spawn(self._release(key, token)):
+            self._owe(key, token)
 
     async def _release(self, key: str, token: str) -> None:
-        with suppress(StoreError):
+        try:
             await self._store.run(RELEASING, [key], [token])
+        except StoreError:
+            self._owe(key, token)
+
+    def _owe(self, key: str, token: str) -> None:
+        # What is forgotten here is free when its lease is over.
+        if len(self._owed) < MOST_OWED:
+            self._owed[token] = key
+
+    async def settle(self) -> None:
+        """Give back what could not be given back before."""
+        owed, self._owed = self._owed, {}
+        for token, key in owed.items():
+            await self._release(key, token)
 
     async def renew(self) -> None:
         """Keep what is held, for as long as this runs."""
         while True:
             await asyncio.sleep(self._lease / 3)
+            await self.settle()
             for key in list(self._held):
                 await self._renew(key, frozenset(self._held.get(key, ())))
 
@@ -211,6 +239,12 @@ class Concurrency(
     """In a shared store: how long the slots of a process that was killed stay taken."""
     on_error: OnError = "local"
     """While a shared store is away: `local` counts in this process, `open` admits, `closed` answers 503."""
+
+    def variables(self) -> Iterable[str]:
+        return path_variable(self.by)
+
+    def needs_caller(self) -> str:
+        return known_caller(self.by)
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse, slots, spawn = build.refuse(app), self.slots(build), build.spawn

@@ -4,9 +4,10 @@ import re
 from itertools import product
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, WithJsonSchema
 
 from asgi_gateway.asgi import Scope
+from asgi_gateway.mistake import mistake
 
 TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}"
 """RFC 9110 5.6.2."""
@@ -16,15 +17,23 @@ SEPARATORS = 10
 
 
 def read_name(name: str) -> str:
+    if not re.fullmatch(TOKEN, name):
+        raise mistake(f"{name!r} is not the name of a field", "as in x-request-id", name)
     if len(re.findall("[-_]", name)) > SEPARATORS:
         raise ValueError(f"{name!r} has more than {SEPARATORS} dashes and underscores")
     return name.lower()
 
 
-HeaderName = Annotated[str, Field(pattern=f"^{TOKEN}$"), AfterValidator(read_name)]
+HeaderName = Annotated[
+    str, AfterValidator(read_name), WithJsonSchema({"type": "string", "pattern": f"^{TOKEN}$"})
+]
 """The name of a field, in lower case."""
 
-NoHeader = Annotated[str, Field(pattern=f"^({TOKEN})?$"), AfterValidator(read_name)]
+NoHeader = Annotated[
+    str,
+    AfterValidator(lambda name: read_name(name) if name else name),
+    WithJsonSchema({"type": "string", "pattern": f"^({TOKEN})?$"}),
+]
 """The same, or empty for none."""
 
 

@@ -2,18 +2,20 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from asgi_gateway.asgi import RETRY_SOON, ASGIApp, Header, Headers, Receive, Scope, Send
 from asgi_gateway.component import Build, Refusal, Reply
 from asgi_gateway.consumers import Consumers, Principal
 from asgi_gateway.errors import ControlError
 from asgi_gateway.exchange import EXCHANGE, Exchange
+from asgi_gateway.mistake import mistake
 from asgi_gateway.stage import Stage
 from asgi_gateway.units import Span
 
 from .authentication import Authentication, ServiceUrl
 from .fields import HeaderName, NoHeader, spellings, value
+from .headers import FRAMING
 
 LARGEST = 64 * 1024
 """Bytes of an answer; only its head counts."""
@@ -47,6 +49,14 @@ class ForwardAuth(
     status_on_error: Annotated[int, Field(ge=400, le=599)] = 503
     """The status of a request that is denied for that."""
 
+    @field_validator("request_headers")
+    @classmethod
+    def leave_framing(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        # A length without its body would fail the question, and with `on_error: allow` that opens the door.
+        if framing := sorted(FRAMING.intersection(names)):
+            raise mistake(f"{framing[0]} says how a message is framed", "the question has no body")
+        return names
+
     def owns(self) -> tuple[str, ...]:
         return (*super().owns(), *self.upstream_headers)
 
@@ -70,7 +80,8 @@ class ForwardAuth(
                 reply = await control.call(
                     method, url, [*fields, *about(scope, exchange)], timeout=seconds, max_size=LARGEST
                 )
-                if not 200 <= reply.status < 500:
+                # 304 would tell the caller to go on with what it has.
+                if not 200 <= reply.status < 500 or reply.status == 304:
                     error = f"status_{reply.status}"
             except ControlError as failure:
                 error = failure.reason

@@ -1,6 +1,6 @@
 """Set, add and remove header fields, on the way upstream and on the way back."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Annotated
 
@@ -21,7 +21,7 @@ from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange, OnStart
 from asgi_gateway.stage import Stage
 
 from .fields import HeaderName, spellings
-from .template import Render, render, variables
+from .template import Render, path_variables, render, variables
 
 FRAMING = frozenset(
     {
@@ -76,6 +76,12 @@ class Edits(BaseModel):
         return self
 
     @property
+    def variables(self) -> Iterator[str]:
+        """Variables of the path in the values."""
+        for _, template in (*self.set, *self.add):
+            yield from path_variables(template)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Fields of which nothing that came is left."""
         return (*self.remove, *(name for name, _ in self.set))
@@ -101,6 +107,9 @@ class Headers(Component, name="headers", stage=Stage.TRANSFORM, serves=frozenset
     """What goes upstream."""
     response: Edits = Edits()
     """What goes back to the caller. On an upstream: its answers only."""
+
+    def variables(self) -> Iterable[str]:
+        return (*self.request.variables, *self.response.variables)
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         edit = editor(self.request)

@@ -2,10 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 
+from pydantic import model_validator
+
 from asgi_gateway.asgi import ASGIApp, Header, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.consumers import Principal
 from asgi_gateway.exchange import EXCHANGE, Exchange
+from asgi_gateway.mistake import mistake
 from asgi_gateway.stage import Stage
 
 from .credentials import cookie_pairs, cookies_without, query_pairs, query_without
@@ -35,6 +38,12 @@ class KeyAuth(
     """Whether the key is removed from the request that goes upstream."""
     consumer_header: NoHeader = "x-consumer"
     """The field that tells the upstream who is calling; a caller's own is always removed. Empty: none."""
+
+    @model_validator(mode="after")
+    def looks_somewhere(self) -> "KeyAuth":
+        if not (self.headers or self.query or self.cookies):
+            raise mistake("looks for a key nowhere", "as in `headers: [x-api-key]`")
+        return self
 
     def owns(self) -> tuple[str, ...]:
         return (self.consumer_header,) if self.consumer_header else ()

@@ -3,11 +3,11 @@
 from bisect import bisect_right
 from collections.abc import Iterable
 from ipaddress import ip_network
-from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from asgi_gateway.config.model import Network, read_network
 from asgi_gateway.errors import ConfigError, Problem
+from asgi_gateway.files import read_whole
 
 __all__ = ["Network", "Networks", "networks_in", "pack", "read_file", "spelt"]
 
@@ -95,8 +95,7 @@ def read_range(text: str) -> tuple[int, int, int]:
 def read_file(name: str) -> bytes:
     """What a file of networks says; ConfigError if it cannot be had."""
     try:
-        with Path(name).open("rb") as file:
-            content = file.read(LARGEST + 1)
+        content = read_whole(name, LARGEST + 1)
     except OSError as error:
         raise ConfigError(Problem(f"{name} cannot be read: {error.strerror}")) from None
     if len(content) > LARGEST:

@@ -1,6 +1,6 @@
 """So many requests in a day or a month of the calendar, for each caller."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from math import ceil
@@ -16,6 +16,7 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.store import Arg, MemoryStore, Script, StoreError
 from asgi_gateway.strictness import Strict
 
+from .caller import known_caller, path_variable
 from .rate_limit.fields import Policies, Tell, teller
 from .rate_limit.options import STORE_AWAY, UNIDENTIFIED, By, OnError, Prefix, identifying
 
@@ -133,6 +134,12 @@ class Quota(
         if self.cost > min([self.limit, *(tier.limit for tier in self.tiers)]):
             raise ValueError("cost is more than the whole quota")
         return self
+
+    def variables(self) -> Iterable[str]:
+        return path_variable(self.by)
+
+    def needs_caller(self) -> str:
+        return known_caller(self.by) or ("tiers" if self.tiers else "")
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse = build.refuse(app)

@@ -31,6 +31,11 @@ def variables(text: str) -> list[str]:
     return names
 
 
+def path_variables(text: str) -> list[str]:
+    """Those that only the path of a route can have."""
+    return [name for name in variables(text) if name not in KNOWN]
+
+
 def render(text: str) -> Render:
     """The function that makes the value of a field out of a template and an exchange."""
     if not variables(text):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asgi_gateway.errors import UpstreamError
+from asgi_gateway.errors import ConfigError, UpstreamError
 from asgi_gateway.gateway import Gateway
 from tests.plugins.kit import CALLER, Upstreams, client, document, handshake, serving
 
@@ -179,3 +179,20 @@ async def test_a_disk_that_is_full_harms_no_request(
         answers = [await http.get("/") for _ in range(20)]
     assert {answer.status_code for answer in answers} == {200}
     assert caplog.text.count("No space left on device") == 1
+
+
+def test_a_file_that_can_never_be_written_refuses_the_configuration(
+    upstreams: Upstreams, tmp_path: Path
+) -> None:
+    def told(path: Path) -> str:
+        with pytest.raises(ConfigError) as caught:
+            Gateway.parse(logged(path), plugins=[upstreams])
+        (problem,) = caught.value.problems
+        return str(problem)
+
+    gone = tmp_path / "gone"
+    assert told(gone / "access.log") == (
+        f"route main: access_log: file: '{gone}/access.log' cannot be written: there is no folder {gone}"
+    )
+    assert told(tmp_path).endswith("it is a folder")
+    assert not list(tmp_path.iterdir())

@@ -222,3 +222,25 @@ async def test_reporting_lets_pass(upstreams: Upstreams) -> None:
     async with serving(upstreams, document({"concurrency": {"limit": 1, "mode": "report"}})) as http:
         answers = await asyncio.gather(*(http.get("/") for _ in range(5)))
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_slots_that_a_frozen_store_gave_or_kept_come_back_with_it(redis: RedisServer) -> None:
+    """What was asked for is done when it goes on, though nobody waits for the answer any more."""
+    parsed = Gateway.parse({"store": redis.url})
+    upstream = Upstream(b"first", b"second", waits="chunk")
+    options = {"store": parsed.config.store, "plugins": parsed.plugins}
+    key = "asgi_gateway:concurrency/route main/0/ip/2{ip 127.0.0.1}"
+    async with gateway_around(Concurrency(limit=2, on_error="open"), upstream=upstream, **options) as client:
+        async with client.stream("GET", "/") as held:
+            assert await held.chunk() == b"first"
+            assert redis.talk("ZCARD", key) == b":1\r\n"
+            redis.freeze()
+            upstream.proceed()
+            await held.read()
+        upstream.waits = "never"
+        assert (await client.get("/")).status == 200
+        redis.thaw()
+        async with asyncio.timeout(10):
+            while redis.talk("ZCARD", key) != b":0\r\n":
+                await asyncio.sleep(0.02)
+                assert (await client.get("/")).status == 200

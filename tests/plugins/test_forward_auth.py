@@ -78,7 +78,7 @@ async def test_a_forged_forwarding_field_is_not_passed_on(upstreams: Upstreams) 
     assert said(one)[b"x-forwarded-uri"] == b"/"
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [304, 500, 503])
 async def test_a_service_that_fails_denies_unless_that_is_said(upstreams: Upstreams, status: int) -> None:
     async with service({"/may": {}}) as one:
         one.status = status
@@ -148,3 +148,10 @@ async def test_a_websocket_is_asked_about_too(upstreams: Upstreams) -> None:
 def test_what_is_no_url_is_a_mistake(upstreams: Upstreams, url: str) -> None:
     with pytest.raises(ConfigError, match="url"):
         Gateway.parse(document({"forward_auth": {"url": url}}), plugins=[upstreams])
+
+
+def test_a_length_without_its_body_is_not_passed_on(upstreams: Upstreams) -> None:
+    """The question would fail, and with `on_error: allow` let in whoever sends a body."""
+    options = {"url": "http://127.0.0.1:1/may", "request_headers": ["cookie", "content-length"]}
+    with pytest.raises(ConfigError, match="content-length says how a message is framed"):
+        Gateway.parse(document({"forward_auth": options}), plugins=[upstreams])

@@ -86,7 +86,7 @@ async def test_a_variable_cannot_end_a_field(upstreams: Upstreams) -> None:
         ({"request": {"set": {"x": "{a.b}"}}}, "write a variable as {name}"),
         ({"request": {"set": {"x": "{id!r}"}}}, "write a variable as {name}"),
         ({"request": {"set": {"x": "{"}}}, "'{'"),
-        ({"request": {"set": {"bad name": "1"}}}, "must match"),
+        ({"request": {"set": {"bad name": "1"}}}, "not the name of a field"),
         ({"request": {"put": {"x": "1"}}}, "put"),
     ],
 )

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,9 @@ def test_a_file_that_cannot_be_read_refuses_the_configuration(upstreams: Upstrea
     file.write_text("10.0.0.0/8\nhome\n")
     with pytest.raises(ConfigError, match=rf"{file}:2: .*'home' is not a network"):
         Gateway.parse(document({"ip_filter": {"allow_files": [str(file)]}}), plugins=[upstreams])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="cannot be read: it is a pipe or a device"):
+        Gateway.parse(document({"ip_filter": {"deny_files": [str(tmp_path / "pipe")]}}), plugins=[upstreams])
 
 
 async def test_a_hundred_thousand_networks_are_nothing_special() -> None:

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from asgi_gateway.errors import ConfigError
 from asgi_gateway.gateway import Gateway
 from tests.plugins.kit import Upstreams, document, handshake, serving
 
@@ -115,6 +116,19 @@ async def test_a_consumer_may_have_any_name(upstreams: Upstreams) -> None:
 async def test_without_consumers_everybody_is_refused(upstreams: Upstreams) -> None:
     async with serving(upstreams, document("key_auth")) as http:
         assert (await http.get("/", headers={"x-api-key": "acme-key"})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"headers": []}, "looks for a key nowhere"),
+        ({"headers": ["x key"]}, "'x key' is not the name of a field"),
+        ({"consumer_header": "x:y"}, "'x:y' is not the name of a field"),
+    ],
+)
+def test_what_cannot_be_right_is_a_mistake(upstreams: Upstreams, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Gateway.parse(document({"key_auth": options}), plugins=[upstreams])
 
 
 async def test_a_websocket_needs_a_key_too(upstreams: Upstreams) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from typing import Any
 
 import pytest
@@ -180,6 +181,17 @@ async def test_behind_a_trusted_proxy_its_word_counts(upstream: Behind, front: F
     assert (await caller.ask("/", "X-Forwarded-For: 203.0.113.9, 10.1.2.3")).status == 200
     assert (await caller.ask("/", "X-Forwarded-For: 10.1.2.3, 203.0.113.9")).status == 403
     assert (await caller.ask("/", "X-Forwarded-For: 10.1.2.3", "X-Forwarded-For: 203.0.113.9")).status == 403
+
+
+@pytest.mark.parametrize("hop", ["[" + ":" * 60_000, "a:" * 30_000, "10.1.2.3," * 6_000])
+async def test_a_forwarding_field_of_the_maximum_size_holds_nobody_up(
+    upstream: Behind, front: Front, hop: str
+) -> None:
+    serving = await front(await upstream(), config={"trusted_proxies": ["127.0.0.1", "10.0.0.0/8"]})
+    before = time.monotonic()
+    assert (await (await serving.caller()).ask("/", f"X-Forwarded-For: {hop}")).status == 200
+    # Seconds, if the time that it takes grows with the square of the length.
+    assert time.monotonic() - before < 1
 
 
 # Pages

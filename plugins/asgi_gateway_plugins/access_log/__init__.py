@@ -8,12 +8,13 @@ from pydantic import Field
 
 from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
 from asgi_gateway.component import Build, Component
+from asgi_gateway.errors import ConfigError, Problem
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
 from asgi_gateway.units import Size
 
 from .record import Line, Name, json_lines, text_lines
-from .writer import Writer
+from .writer import Writer, unwritable
 
 
 class AccessLog(Component, name="access_log", stage=Stage.OBSERVE, serves=frozenset({"http", "websocket"})):
@@ -32,6 +33,8 @@ class AccessLog(Component, name="access_log", stage=Stage.OBSERVE, serves=frozen
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         clock = build.clock
+        if trouble := unwritable(self.file):
+            raise ConfigError(Problem(f"{self.file!r} cannot be written: {trouble}", "file"))
         writer = build.keep(
             ("access_log", self.file, self.buffer),
             partial(Writer, self.file, self.buffer, clock.monotonic),

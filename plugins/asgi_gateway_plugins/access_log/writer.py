@@ -166,6 +166,20 @@ class Sink:
             self._torn = bool(rest)
 
 
+def unwritable(file: str) -> str:
+    """Why nothing can ever be written there, as it is now; empty if it can. Nothing is opened or made."""
+    if file in STREAMS:
+        return ""
+    folder = os.path.dirname(file) or "."
+    if not os.path.isdir(folder):
+        return f"there is no folder {folder}"
+    if os.path.isdir(file):
+        return "it is a folder"
+    if not os.access(file if os.path.exists(file) else folder, os.W_OK):
+        return "this user may not"
+    return ""
+
+
 def batches(lines: list[bytes], most: int) -> Iterator[list[bytes]]:
     """Whole lines in groups of at most `most` bytes; a longer line is a group of its own."""
     batch: list[bytes] = []

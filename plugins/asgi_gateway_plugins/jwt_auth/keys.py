@@ -61,7 +61,9 @@ def pem_key(identity: str, algorithm: str, pem: str) -> Key:
     try:
         return public_key(identity, algorithm, kind.import_key(pem).as_dict(private=False))
     except Exception as error:
-        raise ValueError(f"no public key for {algorithm}: {type(error).__name__}") from None
+        raise ValueError(
+            f"no public key for {algorithm} in PEM, as in -----BEGIN PUBLIC KEY-----: {type(error).__name__}"
+        ) from None
 
 
 def public_key(identity: str, algorithm: str, members: Mapping[str, Any]) -> Key:

@@ -1,6 +1,6 @@
 """So many requests in so much time, for each caller."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.store import StoreError
 from asgi_gateway.units import Time
 
+from ..caller import known_caller, path_variable
 from .options import STORE_AWAY, UNIDENTIFIED, By, Limiting, Rated, Ration, identifying, too_many
 
 
@@ -52,6 +53,12 @@ class RateLimit(
         if any(self.cost > rated.most_at_once for rated in self.all_rated()):
             raise ValueError("cost is more than is ever admitted at once")
         return self
+
+    def variables(self) -> Iterable[str]:
+        return path_variable(self.by)
+
+    def needs_caller(self) -> str:
+        return known_caller(self.by) or ("tiers" if self.tiers else "")
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         from .waiting import Waiting
