@@ -17,11 +17,12 @@ from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.importing import find
 from asgi_gateway.replay import Replay
 from asgi_gateway.stage import Stage
+from asgi_gateway.store import StoreError
 from asgi_gateway.units import Size, Span
 
 from .authentication import Authentication, Realm, fields_of, principals
 from .fields import HeaderName
-from .nonces import MemoryNonces
+from .nonces import Nonces, OnError
 
 PARAMETER = rb'([a-z]+)="([^"\\]*)"'
 LIST = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (PARAMETER, PARAMETER))
@@ -31,6 +32,7 @@ TIME = re.compile(rb"[0-9]{1,12}")
 NONCE = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 LONGEST = 4096
 MOST_HEADERS = 64
+NONCES_AWAY = Refusal(503, "store_away", RETRY_SOON, "It cannot be said whether this was sent before.")
 NO_BODY = sha256().hexdigest().encode()
 
 
@@ -74,7 +76,9 @@ class Signature(
     max_body: Annotated[Size, Field(ge=0)] = 1024 * 1024
     """The longest body that is read for that; 413 past it."""
     max_nonces: Annotated[int, Field(ge=1)] = 100_000
-    """Nonces that are remembered for each secret, for twice the `skew`; 503 while there are more."""
+    """Nonces that are remembered in memory for each secret; 503 while there are more."""
+    on_error: OnError = "closed"
+    """While a shared store is away: `closed`, 503; `local`, each worker looks at those that it saw itself."""
     canonical: ImportPath = ""
     """`package.module:function`, which makes the text that is signed out of a `Signed`. Empty: as below."""
     hide: bool = True
@@ -90,8 +94,9 @@ class Signature(
         principal = principals("signature")
         required = frozenset(name.encode() for name in self.headers)
         refusals = Refusals(scheme.decode(), self.realm, self.headers)
-        most = self.max_nonces
-        nonces = build.keep(("nonces", most), lambda: MemoryNonces(most, build.clock.monotonic), shared=True)
+        nonces = Nonces.open(
+            build, self.name, most=self.max_nonces, seconds=2 * self.skew + 1, on_error=self.on_error
+        )
         skew, algorithm, signs_body, max_body = self.skew, self.algorithm, self.body, self.max_body
 
         async def signature(scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,7 +142,11 @@ class Signature(
                 await refuse(scope, receive, send, refusals.wrong)
                 return
             # Only now: nobody else can use up the nonces of a caller.
-            fresh = await nonces.add(identity, said[b"nonce"], 2 * skew + 1)
+            try:
+                fresh = await nonces.add(identity, said[b"nonce"])
+            except StoreError:
+                await refuse(scope, receive, send, NONCES_AWAY)
+                return
             if not fresh:
                 await refuse(scope, receive, send, refusals.full if fresh is None else refusals.replayed)
                 return
