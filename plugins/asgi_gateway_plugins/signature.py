@@ -20,7 +20,7 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.store import StoreError
 from asgi_gateway.units import Size, Span
 
-from .authentication import Authentication, Realm, fields_of, principals
+from .authentication import CONSUMERS_AWAY, Authentication, Realm, fields_of, principals
 from .fields import HeaderName
 from .nonces import Nonces, OnError
 
@@ -87,7 +87,8 @@ class Signature(
     """What the challenge calls this place."""
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
-        refuse, secret_of, time = build.refuse(app), build.consumers.secret, build.clock.time
+        refuse, consumers, time = build.refuse(app), build.consumers, build.clock.time
+        asks = consumers.records is not None
         scheme = f"HMAC-{self.algorithm.upper()}".encode()
         text = canonical if not self.canonical else self.own_text()
         identify = self.identifier(*(["authorization"] if self.hide else []))
@@ -106,7 +107,13 @@ class Signature(
                 await refuse(scope, receive, send, said)
                 return
             identity = said[b"id"].decode("latin-1")
-            owner = secret_of(identity)
+            owner = consumers.secret(identity)
+            if owner is None and asks:
+                try:
+                    owner = await consumers.ask_secret(identity)
+                except StoreError:
+                    await refuse(scope, receive, send, CONSUMERS_AWAY)
+                    return
             if owner is None:
                 await refuse(scope, receive, send, refusals.unknown)
                 return
