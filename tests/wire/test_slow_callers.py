@@ -96,7 +96,7 @@ async def test_slow_heads_bodies_and_readers_are_sent_away_while_others_are_serv
         median = took[len(took) // 2]
         print(f"gone in {lasted:.1f} s; others waited {median:.4f} s, at most {took[-1]:.3f} s")
         assert median < 0.05
-        assert took[-1] < 2, "the slowest answer"
+        assert took[-1] < 5, "the slowest answer"
         # uvloop opens a spare one with the first connection.
         await until(lambda: open_files(one.process.pid) <= before + 1, 5)
         assert await busy_while_idle(one.process.pid) < 0.2
