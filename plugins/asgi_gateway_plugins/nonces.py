@@ -4,10 +4,12 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Literal
 
-from asgi_gateway.component import Build
+from asgi_gateway.asgi import RETRY_SOON
+from asgi_gateway.component import Build, Refusal
 from asgi_gateway.store import Store, StoreError
 
 OnError = Literal["closed", "local"]
+NONCES_AWAY = Refusal(503, "store_away", RETRY_SOON, "It cannot be said whether this was sent before.")
 
 
 class Kept:

@@ -22,7 +22,7 @@ from asgi_gateway.units import Size, Span
 
 from .authentication import CONSUMERS_AWAY, Authentication, Realm, fields_of, principals
 from .fields import HeaderName
-from .nonces import Nonces, OnError
+from .nonces import NONCES_AWAY, Nonces, OnError
 
 PARAMETER = rb'([a-z]+)="([^"\\]*)"'
 LIST = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (PARAMETER, PARAMETER))
@@ -32,7 +32,6 @@ TIME = re.compile(rb"[0-9]{1,12}")
 NONCE = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 LONGEST = 4096
 MOST_HEADERS = 64
-NONCES_AWAY = Refusal(503, "store_away", RETRY_SOON, "It cannot be said whether this was sent before.")
 NO_BODY = sha256().hexdigest().encode()
 
 
