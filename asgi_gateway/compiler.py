@@ -26,7 +26,7 @@ from .refusing import refuse
 from .resources import Lease
 from .routing import Entry, Pattern, Table
 from .stage import Stage
-from .store import Store, open_store
+from .store import Store, StoreRecords, open_store
 
 T = TypeVar("T")
 
@@ -95,6 +95,8 @@ class Compiler:
         if problems := check_references(config, self.consumers):
             raise ConfigError(problems)
         self._store = self._attempt(self._open_store)
+        if self._store is not None:
+            self._attempt(self._look_in, self._store)
         for name in config.upstreams if self._store is not None else ():
             self._attempt(self.upstream, name, "")
             yield None
@@ -158,6 +160,22 @@ class Compiler:
             return open_store(url, self._stores, timeout=options.timeout, prefix=options.prefix, now=now)
 
         return self.lease.keep(("store", options), make, None, close_store)
+
+    def _look_in(self, store: Store) -> None:
+        """Let callers be found in the store whom the file does not know."""
+        options = self.config.store.consumers
+        if options is None:
+            return
+        if not store.shared:
+            what = "there are no consumers in a store that only this process writes"
+            raise ConfigError(Problem(what, "store.consumers", "as in store.url: redis://127.0.0.1:6379/0"))
+        now, bounds = self.kernel.clock.monotonic, dict(options)
+        self.consumers.records = self.lease.keep(
+            ("records", self.config.store),
+            lambda: StoreRecords(store, now, **bounds),
+            None,
+            StoreRecords.aclose,
+        )
 
     def store_for(self, component: str) -> Store:
         """The store, for a component that keeps state in it."""

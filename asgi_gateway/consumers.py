@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -100,10 +100,22 @@ def fingerprint(text: str) -> str:
     return bare if len(bare) == 64 and not set(bare) - set("0123456789abcdef") else text
 
 
+Kind = Literal["key", "login", "secret"]
+"""What a caller shows: an API key, a user name, the id of a secret."""
+
+
+class Records(Protocol):
+    """Consumers that lie elsewhere, one under each of their credentials."""
+
+    async def find(self, kind: Kind, digest: str) -> Consumer | None:
+        """Whose credential has this SHA-256, in hex. StoreError: it cannot be said at the moment."""
+        ...
+
+
 class Consumers:
     """The consumers of one configuration. Keys are held as SHA-256, so that a dump shows none."""
 
-    __slots__ = ("_by_digest", "_by_name", "_certificates", "_logins", "_secrets", "_subjects")
+    __slots__ = ("_by_digest", "_by_name", "_certificates", "_logins", "_secrets", "_subjects", "records")
 
     def __init__(self, consumers: Iterable[Consumer] = ()) -> None:
         self._by_name: dict[str, Consumer] = {}
@@ -112,6 +124,8 @@ class Consumers:
         self._secrets: dict[str, tuple[Consumer, bytes]] = {}
         self._certificates: dict[str, Consumer] = {}
         self._subjects: dict[str, Consumer] = {}
+        self.records: Records | None = None
+        """Where `ask_key` and its kind look for callers who are not here; None: nowhere."""
         problems: list[Problem] = []
         for consumer in consumers:
             if consumer.name in self._by_name:
@@ -179,3 +193,35 @@ class Consumers:
 
     def with_subject(self, subject: str) -> Consumer | None:
         return self._subjects.get(subject)
+
+    # Those who are not here. StoreError: it cannot be said who is calling.
+
+    async def ask_key(self, key: bytes) -> Consumer | None:
+        """The owner of an API key."""
+        found = await self._ask("key", key)
+        return None if found is None else self._named(found)
+
+    async def ask_password(self, username: str) -> Password | None:
+        found = await self._ask("login", username.encode())
+        if found is not None:
+            for login in found.basic:
+                if login.username == username:
+                    return Password.of(self._named(found), login.password.get_secret_value())
+        return None
+
+    async def ask_secret(self, identity: str) -> tuple[Consumer, bytes] | None:
+        """The owner of a secret, and the secret."""
+        found = await self._ask("secret", identity.encode())
+        if found is not None:
+            for signing in found.hmac:
+                if signing.id == identity:
+                    return self._named(found), signing.secret.get_secret_value().encode()
+        return None
+
+    async def _ask(self, kind: Kind, credential: bytes) -> Consumer | None:
+        assert self.records is not None
+        return await self.records.find(kind, sha256(credential).hexdigest())
+
+    def _named(self, found: Consumer) -> Consumer:
+        """Whom a record means: one of ours if it has the name of one, who is what we say of it."""
+        return self._by_name.get(found.name, found)

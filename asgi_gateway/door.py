@@ -23,6 +23,7 @@ METHOD = re.compile(TOKEN)
 NAMES = re.compile(rf"(?:{TOKEN}\n)*".encode())
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 NO_QUERY = re.compile(rb"[\x00-\x20\x7f-\xff]")
+LENGTH = re.compile(rb"[0-9]{1,18}")  # what any 64 bits hold; int() gives up past 4300 digits
 OLD = ("1.0", "1")  # Granian says 1
 VERSIONS = frozenset({*OLD, "1.1", "2", "3"})
 FRAMED = frozenset({b"host", b"content-length", b"expect"})
@@ -130,7 +131,7 @@ class Door:
             raise Refused(
                 400, "bad_framing", "Transfer-Encoding is not exactly `chunked`, or not alone.", CLOSE
             )
-        if lengths and (len(lengths) > 1 or not lengths[0].isdigit()):
+        if lengths and (len(lengths) > 1 or not LENGTH.fullmatch(lengths[0])):
             raise Refused(400, "bad_framing", "Content-Length is not one number.", CLOSE)
         exchange.has_body = bool(codings) or int(lengths[0]) > 0
 

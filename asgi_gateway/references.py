@@ -35,9 +35,11 @@ def check_references(config: GatewayConfig, known: Consumers | None = None) -> t
 
 
 def consumers(config: GatewayConfig, declared: Consumers) -> Iterator[tuple[str, PydanticCustomError]]:
-    """Conditions on consumers that nobody declares. Where there are none, tokens name them."""
+    """Conditions on consumers that nobody declares. Where there are none, tokens name them; others may be in
+    the store.
+    """
     known = [consumer.name for consumer in declared]
-    for where, chain in config.chains() if known else ():
+    for where, chain in config.chains() if known and config.store.consumers is None else ():
         for index, use in enumerate(chain):
             for name in use.when.consumer if use.when is not None else ():
                 if name not in known:

@@ -163,3 +163,13 @@ async def test_what_another_server_lets_in_is_refused(said: dict[str, Any], stat
 
     await gateway()(scope, receive, send)
     assert sent[0]["status"] == status
+
+
+@pytest.mark.parametrize(
+    "length", ["9" * 5000, "0" * 5000 + "5", "9" * 19, "5.", ""], ids=["5000", "zeros", "19", "5.", "empty"]
+)
+async def test_a_length_that_no_server_should_pass_is_refused(length: str) -> None:
+    transport = httpx.ASGITransport(gateway())
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
+        answer = await http.post("/shop/x", headers={"content-length": length})
+    assert (answer.status_code, answer.json()["reason"]) == (400, "bad_framing")

@@ -22,6 +22,7 @@ ORDER = [
     ("AUTH", "any_of"),
     ("AUTH", "basic_auth"),
     ("AUTH", "forward_auth"),
+    ("AUTH", "http_signature"),
     ("AUTH", "jwt_auth"),
     ("AUTH", "key_auth"),
     ("AUTH", "mtls"),

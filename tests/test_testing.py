@@ -19,6 +19,7 @@ from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Call
 from asgi_gateway.stage import Stage
 from asgi_gateway.testing import HandClock, Request, Upstream, check_component, gateway_around
+from asgi_gateway_contrib.http_signature import HttpSignature
 from asgi_gateway_plugins import gateway_components
 from asgi_gateway_plugins.access_log import AccessLog
 from asgi_gateway_plugins.acl import Acl
@@ -85,6 +86,15 @@ def signed(nonce: str) -> str:
     lines = ["HMAC-SHA256", now, nonce, "GET", "/", "", "host:gateway.test", sha256().hexdigest()]
     mac = b64encode(hmac.digest(JWT_SECRET.encode(), "\n".join(lines).encode(), "sha256")).decode()
     return f'HMAC-SHA256 id="anna", time="{now}", nonce="{nonce}", headers="host", signature="{mac}"'
+
+
+def signed_message(nonce: str) -> list[tuple[str, str]]:
+    """The same by RFC 9421."""
+    said = f'("@method" "@authority" "@path" "@query");created={time.time():.0f};keyid="anna";nonce="{nonce}"'
+    lines = ['"@method": GET', '"@authority": gateway.test', '"@path": /', '"@query": ?']
+    lines.append(f'"@signature-params": {said}')
+    mac = b64encode(hmac.digest(JWT_SECRET.encode(), "\n".join(lines).encode(), "sha256")).decode()
+    return [("signature-input", f"sig={said}"), ("signature", f"sig=:{mac}:")]
 
 
 # The gateway around a component
@@ -325,6 +335,14 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     ),
     (EarlyRateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
+    (
+        HttpSignature(),
+        {
+            "request": Request(headers=signed_message("n-1")),
+            "refused_by": Request(headers=[*signed_message("n-2")[:1], *signed_message("n-3")[1:]]),
+            "consumers": (ANNA,),
+        },
+    ),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (
         JwtAuth.model_validate({"keys": [{"algorithm": "HS256", "secret": JWT_SECRET}]}),
@@ -385,7 +403,7 @@ async def test_a_standard_component_conforms(component: Component, around: dict[
 
 def test_every_standard_component_is_checked() -> None:
     # The check asks over HTTP: what is there for WebSockets only has nothing to say.
-    kinds = {kind.name for kind in gateway_components() if "http" in kind.serves}
+    kinds = {kind.name for kind in gateway_components() if "http" in kind.serves} | {HttpSignature.name}
     assert kinds == {component.name for component, _ in CONFORMING} | BESIDE_A_SERVICE
 
 

@@ -4,7 +4,7 @@ from .chain import POLICY, Chain, Use, When
 from .gateway import GatewayConfig, PluginsConfig, Route
 from .model import TRANSPORTS, Methods, Model, Name, Pairs, read_pairs
 from .server import Limits, Paths, Probes, Server, ServerTLS
-from .store import StoreConfig
+from .store import StoreConfig, StoredConsumers
 from .upstream import (
     EjectionConfig,
     HealthConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "Server",
     "ServerTLS",
     "StoreConfig",
+    "StoredConsumers",
     "TargetConfig",
     "TimeoutConfig",
     "Upstream",

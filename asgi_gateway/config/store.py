@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr
 
 from ..mistake import mistake
-from ..units import Span
+from ..units import Span, Time
 from .model import Model
 
 URL = re.compile(r"[a-z][a-z0-9+.-]*://\S*")
@@ -30,6 +30,21 @@ Url = Annotated[
 ]
 
 
+class StoredConsumers(Model):
+    """How callers are found whose credentials lie in the store."""
+
+    cache: Span = 10.0
+    """How long what was found, or not found, is not asked for again."""
+    stale: Time = 60.0
+    """How long after that a caller who was found is still let in while the store is away; others get 503."""
+    max_cached: Annotated[int, Field(ge=1)] = 10_000
+    """Callers that each process remembers, and as many credentials that nobody has."""
+
+
+def read_consumers(value: Any) -> Any:
+    return {True: StoredConsumers(), False: None}[value] if isinstance(value, bool) else value
+
+
 class StoreConfig(Model):
     """Where counters, slots and other state of components live, see [Store](store.md)."""
 
@@ -39,6 +54,11 @@ class StoreConfig(Model):
     """How long one answer may take; after three failures in a row it is not asked for a second."""
     prefix: str = "asgi_gateway"
     """What all keys begin with: gateways with the same one share their state."""
+    consumers: Annotated[
+        StoredConsumers | None,
+        BeforeValidator(read_consumers, json_schema_input_type=StoredConsumers | bool | None),
+    ] = None
+    """Whether callers are looked for there whom the file does not know: `true`, or a mapping."""
 
 
 def read_store(value: Any) -> Any:

@@ -4,5 +4,16 @@ from .base import Arg, Script, Store, StoreError
 from .guarded import Guarded
 from .memory import MemoryStore
 from .opening import open_store
+from .records import StoreRecords, records_of
 
-__all__ = ["Arg", "Guarded", "MemoryStore", "Script", "Store", "StoreError", "open_store"]
+__all__ = [
+    "Arg",
+    "Guarded",
+    "MemoryStore",
+    "Script",
+    "Store",
+    "StoreError",
+    "StoreRecords",
+    "open_store",
+    "records_of",
+]

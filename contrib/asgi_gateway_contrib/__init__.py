@@ -5,10 +5,17 @@ Nothing of an extra is imported before a file asks for it.
 
 from collections.abc import Iterable
 
+from asgi_gateway.component import Component
 from asgi_gateway.hookspecs import hookimpl
 from asgi_gateway.store import Store
 
+from .http_signature import HttpSignature
 from .redis import RedisStore
+
+
+@hookimpl
+def gateway_components() -> Iterable[type[Component]]:
+    return (HttpSignature,)
 
 
 @hookimpl

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from asgi_gateway.asgi import Header, Scope
-from asgi_gateway.component import Component
+from asgi_gateway.asgi import RETRY_SOON, Header, Scope
+from asgi_gateway.component import Component, Refusal
 from asgi_gateway.consumers import Consumer, Principal
 from asgi_gateway.errors import ConfigError, Problem
 from asgi_gateway.exchange import EXCHANGE, Exchange
@@ -16,6 +16,10 @@ from asgi_gateway.mistake import mistake
 from .fields import NoHeader, spellings, value
 
 Identify = Callable[[Scope, Principal], Scope]
+
+CONSUMERS_AWAY = Refusal(503, "store_away", RETRY_SOON, "It cannot be said at the moment who is calling.")
+MOST = 10_000
+"""Consumers of whom it is remembered what is said of them: a store may know more."""
 
 SERVICE = r"https?://[^\s@#]+"
 REALM = r'[^"\\\x00-\x1f\x7f]*'
@@ -77,7 +81,7 @@ class Authentication(Component):
             field = told.get(consumer)
             if field is None:
                 field = [(name, value(consumer))] if name else []
-                if len(told) < 10_000:
+                if len(told) < MOST:
                     told[consumer] = field
             headers = [pair for pair in scope["headers"] if pair[0] not in gone]
             headers += field
@@ -88,13 +92,17 @@ class Authentication(Component):
 
 def principals(method: str) -> Callable[[Consumer], Principal]:
     """What makes the principal of a consumer, once for each."""
-    made: dict[str, Principal] = {}
+    made: dict[str, tuple[Consumer, Principal]] = {}
 
     def principal(consumer: Consumer) -> Principal:
-        found = made.get(consumer.name)
-        if found is None:
-            found = made[consumer.name] = Principal(consumer.name, method, consumer.groups)
-        return found
+        entry = made.get(consumer.name)
+        # What a store says of a consumer may change.
+        if entry is not None and entry[0] is consumer:
+            return entry[1]
+        made_now = Principal(consumer.name, method, consumer.groups)
+        if entry is not None or len(made) < MOST:
+            made[consumer.name] = (consumer, made_now)
+        return made_now
 
     return principal
 

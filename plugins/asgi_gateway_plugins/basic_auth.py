@@ -11,15 +11,20 @@ from asgi_gateway.component import Build, Refusal
 from asgi_gateway.consumers import Consumers, Password
 from asgi_gateway.errors import ConfigError, Problem
 from asgi_gateway.stage import Stage
+from asgi_gateway.store import StoreError
 from asgi_gateway.units import Time
 
-from .authentication import Authentication, Realm, fields_of, missing_extra, principals
+from .authentication import CONSUMERS_AWAY, Authentication, Realm, fields_of, missing_extra, principals
 
 if TYPE_CHECKING:
     from .hashing import Hashing
 
 LONGEST = 1024
 """Characters of a credential that are looked at: argon2 would work for every one of them."""
+NO_PASSWORD = (
+    "$argon2id$v=19$m=65536,t=3,p=4$835rAajoubhPM7X1D6zZtA$mEsSyTZlwwIbQkqOh6ooKNJALgCRb9MflBsq/4k+i0k"
+)
+"""A hash that is as dear as others, of a password that nobody has."""
 BUSY = Refusal(503, "busy", RETRY_SOON, "Too many passwords wait to be checked.")
 
 
@@ -49,7 +54,8 @@ class BasicAuth(
         wrong = Refusal(401, "wrong_credentials", challenge, "User name or password is wrong.")
         hashing = self.hashing(build)
         # Without a known user, too, something is compared: how long it takes tells nothing about users.
-        nobody = consumers.argon2() or "no password"
+        nobody = consumers.argon2() or NO_PASSWORD
+        asks = consumers.records is not None
 
         async def hashed(
             scope: Scope, receive: Receive, send: Send, known: Password | None, password: bytes
@@ -69,18 +75,33 @@ class BasicAuth(
                 return refuse(scope, receive, send, none)
             username, password = read(found[0][6:])
             known = consumers.password(username)
+            if known is None and asks and username:
+                return ask(scope, receive, send, username, password)
+            return judge(scope, receive, send, known, password)
+
+        def judge(
+            scope: Scope, receive: Receive, send: Send, known: Password | None, password: bytes
+        ) -> Awaitable[None]:
             if hashing is not None and (known is None or known.argon2):
                 return hashed(scope, receive, send, known, password)
             if known is None or not known.equals(password):
                 return refuse(scope, receive, send, wrong)
             return app(identify(scope, principal(known.owner)), receive, send)
 
+        async def ask(scope: Scope, receive: Receive, send: Send, username: str, password: bytes) -> None:
+            try:
+                known = await consumers.ask_password(username)
+            except StoreError:
+                await refuse(scope, receive, send, CONSUMERS_AWAY)
+            else:
+                await judge(scope, receive, send, known, password)
+
         return basic_auth
 
     def hashing(self, build: Build) -> "Hashing | None":
-        """What compares hashed passwords, where there are any."""
+        """What compares hashed passwords, where there are any or may be some in the store."""
         hashes = argon2_hashes(build.consumers)
-        if not hashes:
+        if not hashes and build.consumers.records is None:
             return None
         try:
             from .hashing import Hashing, check_hash

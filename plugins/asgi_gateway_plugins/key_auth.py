@@ -6,11 +6,13 @@ from pydantic import model_validator
 
 from asgi_gateway.asgi import ASGIApp, Header, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
-from asgi_gateway.consumers import Principal
+from asgi_gateway.consumers import Consumer
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.mistake import mistake
 from asgi_gateway.stage import Stage
+from asgi_gateway.store import StoreError
 
+from .authentication import CONSUMERS_AWAY, MOST, principals
 from .credentials import cookie_pairs, cookies_without, query_pairs, query_without
 from .fields import HeaderName, NoHeader, spellings, value
 
@@ -51,25 +53,42 @@ class KeyAuth(
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         find, clean = self.finder(), self.cleaner()
         refuse, consumers = build.refuse(app), build.consumers
-        name = self.consumer_header.encode()
-        known: dict[str, tuple[Principal, list[Header]]] = {}
+        name, asks = self.consumer_header.encode(), consumers.records is not None
+        principal = principals("key_auth")
+        told: dict[str, list[Header]] = {}
 
         def key_auth(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             found = find(scope)
             scope = clean(scope)
             if len(found) != 1:
                 return refuse(scope, receive, send, SEVERAL_KEYS if found else NO_KEY)
-            consumer = consumers.with_key(found.pop())
-            if consumer is None:
-                return refuse(scope, receive, send, UNKNOWN_KEY)
-            entry = known.get(consumer.name)
-            if entry is None:
-                principal = Principal(consumer.name, "key_auth", consumer.groups)
-                entry = known[consumer.name] = (principal, [(name, value(consumer.name))] if name else [])
+            key = found.pop()
+            consumer = consumers.with_key(key)
+            if consumer is not None:
+                return enter(scope, receive, send, consumer)
+            return ask(scope, receive, send, key) if asks else refuse(scope, receive, send, UNKNOWN_KEY)
+
+        def enter(scope: Scope, receive: Receive, send: Send, consumer: Consumer) -> Awaitable[None]:
             exchange: Exchange = scope[EXCHANGE]
-            exchange.principal, fields = entry
+            exchange.principal = principal(consumer)
+            fields = told.get(consumer.name)
+            if fields is None:
+                fields = [(name, value(consumer.name))] if name else []
+                if len(told) < MOST:
+                    told[consumer.name] = fields
             scope["headers"] += fields
             return app(scope, receive, send)
+
+        async def ask(scope: Scope, receive: Receive, send: Send, key: bytes) -> None:
+            try:
+                consumer = await consumers.ask_key(key)
+            except StoreError:
+                await refuse(scope, receive, send, CONSUMERS_AWAY)
+                return
+            if consumer is None:
+                await refuse(scope, receive, send, UNKNOWN_KEY)
+            else:
+                await enter(scope, receive, send, consumer)
 
         return key_auth
 

@@ -17,11 +17,12 @@ from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.importing import find
 from asgi_gateway.replay import Replay
 from asgi_gateway.stage import Stage
+from asgi_gateway.store import StoreError
 from asgi_gateway.units import Size, Span
 
-from .authentication import Authentication, Realm, fields_of, principals
+from .authentication import CONSUMERS_AWAY, Authentication, Realm, fields_of, principals
 from .fields import HeaderName
-from .nonces import MemoryNonces
+from .nonces import NONCES_AWAY, Nonces, OnError
 
 PARAMETER = rb'([a-z]+)="([^"\\]*)"'
 LIST = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (PARAMETER, PARAMETER))
@@ -74,7 +75,9 @@ class Signature(
     max_body: Annotated[Size, Field(ge=0)] = 1024 * 1024
     """The longest body that is read for that; 413 past it."""
     max_nonces: Annotated[int, Field(ge=1)] = 100_000
-    """Nonces that are remembered for each secret, for twice the `skew`; 503 while there are more."""
+    """Nonces that are remembered in memory for each secret; 503 while there are more."""
+    on_error: OnError = "closed"
+    """While a shared store is away: `closed`, 503; `local`, each worker looks at those that it saw itself."""
     canonical: ImportPath = ""
     """`package.module:function`, which makes the text that is signed out of a `Signed`. Empty: as below."""
     hide: bool = True
@@ -83,15 +86,17 @@ class Signature(
     """What the challenge calls this place."""
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
-        refuse, secret_of, time = build.refuse(app), build.consumers.secret, build.clock.time
+        refuse, consumers, time = build.refuse(app), build.consumers, build.clock.time
+        asks = consumers.records is not None
         scheme = f"HMAC-{self.algorithm.upper()}".encode()
         text = canonical if not self.canonical else self.own_text()
         identify = self.identifier(*(["authorization"] if self.hide else []))
         principal = principals("signature")
         required = frozenset(name.encode() for name in self.headers)
         refusals = Refusals(scheme.decode(), self.realm, self.headers)
-        most = self.max_nonces
-        nonces = build.keep(("nonces", most), lambda: MemoryNonces(most, build.clock.monotonic), shared=True)
+        nonces = Nonces.open(
+            build, self.name, most=self.max_nonces, seconds=2 * self.skew + 1, on_error=self.on_error
+        )
         skew, algorithm, signs_body, max_body = self.skew, self.algorithm, self.body, self.max_body
 
         async def signature(scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,7 +106,13 @@ class Signature(
                 await refuse(scope, receive, send, said)
                 return
             identity = said[b"id"].decode("latin-1")
-            owner = secret_of(identity)
+            owner = consumers.secret(identity)
+            if owner is None and asks:
+                try:
+                    owner = await consumers.ask_secret(identity)
+                except StoreError:
+                    await refuse(scope, receive, send, CONSUMERS_AWAY)
+                    return
             if owner is None:
                 await refuse(scope, receive, send, refusals.unknown)
                 return
@@ -137,7 +148,11 @@ class Signature(
                 await refuse(scope, receive, send, refusals.wrong)
                 return
             # Only now: nobody else can use up the nonces of a caller.
-            fresh = await nonces.add(identity, said[b"nonce"], 2 * skew + 1)
+            try:
+                fresh = await nonces.add(identity, said[b"nonce"])
+            except StoreError:
+                await refuse(scope, receive, send, NONCES_AWAY)
+                return
             if not fresh:
                 await refuse(scope, receive, send, refusals.full if fresh is None else refusals.replayed)
                 return

@@ -10,13 +10,18 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import asgi_gateway_contrib
 import asgi_gateway_plugins
 from asgi_gateway.component import Component
 from asgi_gateway.gateway import Gateway
 from tests.plugins.kit import Upstreams, client
 
 PAGES = Path(__file__).parents[2] / "docs" / "components"
-KINDS = {kind.name: kind for kind in asgi_gateway_plugins.gateway_components()}
+KINDS = {
+    kind.name: kind
+    for plugin in (asgi_gateway_plugins, asgi_gateway_contrib)
+    for kind in plugin.gateway_components()
+}
 
 
 def one_line(text: str) -> str:

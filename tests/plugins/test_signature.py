@@ -10,10 +10,11 @@ import pytest
 from asgi_gateway.asgi import Receive, Scope, Send
 from asgi_gateway.errors import ConfigError
 from asgi_gateway.gateway import Gateway
-from asgi_gateway_plugins.nonces import MemoryNonces
+from asgi_gateway_plugins.nonces import Kept
 from asgi_gateway_plugins.signature import Signed
 from tests.plugins.issuer import NOW
 from tests.plugins.kit import Hand, Upstreams, document, handshake, serving
+from tests.redis_server import RedisServer
 
 SECRET = "0123456789abcdef0123456789abcdef"
 CONSUMERS = [
@@ -285,15 +286,69 @@ async def test_where_nonces_have_no_room_requests_are_refused(upstreams: Upstrea
         assert (await http.get("/", headers={"authorization": later})).status_code == 200
 
 
-async def test_a_nonce_is_remembered_until_its_time() -> None:
+def test_a_nonce_is_remembered_until_its_time() -> None:
     now = 0.0
-    nonces = MemoryNonces(10, lambda: now)
-    assert await nonces.add("a", b"1", 10)
-    assert await nonces.add("b", b"1", 10)
+    nonces = Kept(lambda: now)
+    nonces.last(10)
+    nonces.last(5)
+    assert nonces.add("a", b"1", 10)
+    assert nonces.add("b", b"1", 10)
     now = 9.9
-    assert await nonces.add("a", b"1", 10) is False
+    assert nonces.add("a", b"1", 10) is False
     now = 10
-    assert await nonces.add("a", b"1", 10)
+    assert nonces.add("a", b"1", 10)
+
+
+async def test_a_nonce_is_kept_as_long_as_the_most_patient_route_would_take_it(
+    upstreams: Upstreams, clock: Hand
+) -> None:
+    declared = guarded(skew="10s", max_nonces=7)
+    other = {"headers": {"x-to": "other"}, "components": [{"signature": {"skew": "300s"}}]}
+    declared["routes"].append({**declared["routes"][0], "name": "other", **other})
+    async with serving(upstreams, declared, clock) as http:
+        headers = {"authorization": sign()}
+        assert (await http.get("/", headers=headers)).status_code == 200
+        clock.seconds += 100
+        assert (await http.get("/", headers={**headers, "x-to": "other"})).json()["reason"] == "replayed"
+
+
+def shared(url: str, **options: Any) -> dict[str, Any]:
+    patient = options.pop("timeout", "2s")
+    return {**guarded(**options), "store": {"url": url, "timeout": patient}}
+
+
+async def test_workers_with_a_store_refuse_what_another_one_saw(
+    upstreams: Upstreams, clock: Hand, redis: RedisServer
+) -> None:
+    declared = shared(redis.url)
+    async with serving(upstreams, declared, clock) as one, serving(upstreams, declared, clock) as two:
+        headers = {"authorization": sign()}
+        answers = await asyncio.gather(*(http.get("/", headers=headers) for http in (one, two) * 50))
+        assert sorted(answer.status_code for answer in answers) == [200, *[401] * 99]
+        assert {answer.json()["reason"] for answer in answers if answer.status_code == 401} == {"replayed"}
+        # Another secret of the same nonce is another signature.
+        other = {"authorization": sign(identity="acme-2", secret=SECRET[::-1])}
+        assert (await two.get("/", headers=other)).status_code == 200
+    assert len(upstreams.seen) == 2
+    keys = [word for word in redis.talk("KEYS", "*").decode().split("\r\n") if "nonce" in word]
+    assert len(keys) == 2
+    assert all(b":595000" < redis.talk("PTTL", key) <= b":601000" for key in keys)
+
+
+@pytest.mark.parametrize(("on_error", "statuses"), [("closed", [503, 503]), ("local", [200, 401])])
+async def test_while_the_store_is_away_signatures_are_refused_or_judged_alone(
+    upstreams: Upstreams, clock: Hand, redis: RedisServer, on_error: str, statuses: list[int]
+) -> None:
+    async with serving(upstreams, shared(redis.url, on_error=on_error, timeout="50ms"), clock) as http:
+        redis.kill()
+        headers = {"authorization": sign()}
+        answers = [await http.get("/", headers=headers) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == statuses
+        if on_error == "closed":
+            assert answers[0].json()["reason"] == "store_away"
+            assert answers[0].headers["retry-after"] == "1"
+            # What is wrong is told all the same.
+            assert (await http.get("/", headers={"authorization": sign(secret="x" * 32)})).status_code == 401
 
 
 async def test_nonces_outlive_a_reload(upstreams: Upstreams, clock: Hand) -> None:

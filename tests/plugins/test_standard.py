@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import asgi_gateway_contrib
 import asgi_gateway_plugins
 from asgi_gateway.asgi import Message
 from asgi_gateway.gateway import Gateway
@@ -117,7 +118,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
 
 
 def test_what_guards_serves_websocket_and_may_refuse() -> None:
-    for kind in asgi_gateway_plugins.gateway_components():
+    for kind in (*asgi_gateway_plugins.gateway_components(), *asgi_gateway_contrib.gateway_components()):
         if kind.stage in (Stage.GUARD, Stage.AUTH, Stage.LIMIT):
             assert "websocket" in kind.serves
             assert kind.refuses
@@ -125,7 +126,7 @@ def test_what_guards_serves_websocket_and_may_refuse() -> None:
 
 def test_importing_them_is_cheap() -> None:
     modules = "import sys, asgi_gateway_plugins, asgi_gateway_contrib"
-    heavy = {"limits", "msgspec", "httpx", "redis"}
+    heavy = {"limits", "msgspec", "httpx", "redis", "http_message_signatures", "cryptography"}
     code = f"{modules}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -35,6 +35,7 @@ BAD: dict[str, bytes] = {
     "length_empty": framed(CL, body=SMUGGLED),
     "length_arabic": framed(CL + "\u0665".encode(), body=b"hello"),
     "length_too_large": framed(CL + b"18446744073709551621", body=b"hello"),
+    "length_of_5000_digits": framed(CL + b"0" * 4999 + b"5", body=b"hello"),
     "length_quoted": framed(CL + b'"5"', body=b"hello"),
     # Codings other than exactly chunked.
     "coding_unknown": framed(TE + b"xchunked", body=LAST + SMUGGLED),

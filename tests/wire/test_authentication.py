@@ -42,6 +42,17 @@ def signature(method: str = "POST", body: bytes = b"body") -> str:
     return f"Authorization: HMAC-SHA256 {said}"
 
 
+def message_signature(method: str = "POST", body: bytes = b"body") -> list[str]:
+    """The same by RFC 9421."""
+    digest = f"sha-256=:{b64encode(sha256(body).digest()).decode()}:"
+    parts = '"@method" "@authority" "@path" "@query" "content-digest"'
+    said = f'({parts});created={time.time():.0f};keyid="acme-1";nonce="{token_hex(8)}"'
+    lines = [f'"@method": {method}', '"@authority": gw.test', '"@path": /a', '"@query": ?b=1']
+    lines += [f'"content-digest": {digest}', f'"@signature-params": {said}']
+    mac = b64encode(hmac.digest(SECRET.encode(), "\n".join(lines).encode(), "sha256")).decode()
+    return [f"Content-Digest: {digest}", f"Signature-Input: sig={said}", f"Signature: sig=:{mac}:"]
+
+
 KEY, LOGIN = "X-API-Key: acme-key", "Authorization: Basic YWNtZTpodXNo"
 OPAQUE = "Authorization: Bearer opaque"
 CLIENT = {"client_id": "gateway", "client_secret": "hush"}
@@ -56,6 +67,7 @@ WAYS: dict[str, Way] = {
         401,
     ),
     "signature": (lambda url: "signature", lambda *said: [signature(*said)], 401),
+    "http_signature": (lambda url: "http_signature", message_signature, 401),
     "oauth2_introspection": (
         lambda url: {"oauth2_introspection": {"url": f"{url}/introspect", **CLIENT}},
         lambda *_: [OPAQUE],
