@@ -55,6 +55,21 @@ async def test_failures_alone_count_where_that_is_wanted(
         assert await ask(http, "right") == 429
 
 
+@pytest.mark.parametrize("window", ["fixed", "sliding", "moving", "bucket"])
+@pytest.mark.parametrize("shared", [False, True], ids=["memory", "redis"])
+async def test_many_attempts_at_one_time_are_no_way_around_it(
+    upstreams: Upstreams, shared: bool, window: str, request: pytest.FixtureRequest
+) -> None:
+    redis: RedisServer | None = request.getfixturevalue("redis") if shared else None
+    more = {"store": {"url": redis.url, "timeout": "5s"}} if redis is not None else {}
+    declared = guarded(limit="5/hour", count="failures", window=window, more=more)
+    async with serving(upstreams, declared) as http:
+        assert await ask(http, "right") == 200
+        statuses = await asyncio.gather(*(ask(http, f"wrong {n}") for n in range(100)))
+        assert sorted(statuses) == [401] * 5 + [429] * 95
+        assert await ask(http, "right") == 429
+
+
 async def test_who_is_refused_is_not_locked_for_longer(upstreams: Upstreams) -> None:
     clock = Hand()
     declared = guarded(limit="2/minute", count="failures", window="fixed")

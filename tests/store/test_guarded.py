@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from time import monotonic
 
@@ -131,4 +132,31 @@ async def test_a_killed_redis_fails_at_once_and_comes_back(redis: RedisServer) -
             except StoreError:
                 continue
     assert (await store.run(ADD, ["a"], [1]))[0] >= 1
+    await store.aclose()
+
+
+async def test_callers_who_leave_between_question_and_answer_take_no_connection_along(
+    redis: RedisServer,
+) -> None:
+    """An answer that nobody waits for any more is nobody else's, either."""
+    redis_store = RedisStore.open(f"{redis.url}?max_connections=5", timeout=5, now=monotonic)
+    store = Guarded(redis_store, timeout=5, prefix="", now=monotonic)
+    dice, loop = random.Random(4), asyncio.get_running_loop()
+    wrong = []
+
+    async def ask(number: int) -> None:
+        name = str(number % 7)
+        await store.set(name, name.encode(), 60)
+        if (found := await store.get(name)) != name.encode():
+            wrong.append(found)
+
+    for _ in range(20):
+        tasks = [asyncio.create_task(ask(number)) for number in range(50)]
+        for task in tasks:
+            loop.call_later(dice.random() * 0.01, task.cancel)
+        await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*map(ask, range(20)))
+    assert not wrong
+    assert redis.connections() <= 5
     await store.aclose()

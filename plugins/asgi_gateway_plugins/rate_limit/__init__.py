@@ -75,7 +75,7 @@ class RateLimit(
             if not caller:
                 await refuse(scope, receive, send, UNIDENTIFIED)
                 return
-            counter, tell = ration_of(exchange)
+            counter, tell, _ = ration_of(exchange)
             try:
                 verdict = await counter.decide(caller, cost)
                 if waits and not verdict.admitted:

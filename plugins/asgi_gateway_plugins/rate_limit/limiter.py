@@ -95,3 +95,12 @@ class Limiter:
                 await self._hit(rule, caller, cost=cost)
             standing = [(left - cost, more) for left, more in standing]
         return Verdict(True, 0.0, standing)
+
+    def decide_now(self, caller: str, *, take: bool) -> Verdict:
+        """The same for one who cannot wait."""
+        try:
+            self.decide(caller, take=take).send(None)
+        except StopIteration as decided:
+            verdict: Verdict = decided.value
+            return verdict
+        raise RuntimeError("a decision in memory suspended")

@@ -16,7 +16,7 @@ from ..caller import one_of, tell_by
 from .fields import Policies, Tell, teller
 
 if TYPE_CHECKING:
-    from .limiter import Counter
+    from .limiter import Counter, Limiter
 
 Identify = Callable[[Scope, Exchange], str]
 OnError = Literal["open", "closed", "local"]
@@ -45,6 +45,8 @@ class Ration(NamedTuple):
 
     counter: "Counter"
     tell: Tell | None
+    local: "Limiter"
+    """The memory of this process: the counter itself, unless the store is shared."""
 
 
 class Rated(Strict):
@@ -122,16 +124,17 @@ class Limiting(Component, Rated):
         rule = (rated.rates, rated.burst, self.window, by)
         # Whoever is in one group, or counts the whole cluster, has one counter.
         common = bool(self.group) or by == "cluster"
-        counter: Counter = build.keep(
+        local = build.keep(
             ("rate_limit", self.group, rule, self.ipv6_prefix, self.max_keys),
             lambda: Limiter(rules, self.window, build.clock.monotonic, self.max_keys),
             shared=common,
         )
+        counter: Counter = local
         if (store := build.store).shared:
             place = f"{self.name}/group {self.group}" if common else build.place
             base = f"{place}/{by}/{self.window}"
-            counter = SharedLimiter(store, script(self.window), rules, base, counter, self.on_error)
-        return Ration(counter, teller(Policies.of(rated.rates), self.headers))
+            counter = SharedLimiter(store, script(self.window), rules, base, local, self.on_error)
+        return Ration(counter, teller(Policies.of(rated.rates), self.headers), local)
 
 
 def identifying(by: str, unidentified: Literal["ip", "refuse"], ipv6_prefix: int) -> Identify:

@@ -192,16 +192,20 @@ class SharedLimiter:
         self._on_error = on_error
 
     async def decide(self, caller: str, cost: int = 1, *, take: bool = True) -> Verdict:
-        # In braces: what Redis Cluster hashes, so that all keys of one decision are in one place.
-        name = f"{self._base}{{{caller}}}"
-        keys = [name + suffix for suffix in self._suffixes]
         try:
-            admitted, wait, *rest = await self._store.run(self._script, keys, [cost, int(take), *self._args])
+            return await self.ask(caller, cost, take=take)
         except StoreError:
             if self._on_error == "closed":
                 raise
             if self._on_error == "open":
                 return Verdict(True, 0.0, (), True)
             return (await self._otherwise.decide(caller, cost, take=take))._replace(away=True)
+
+    async def ask(self, caller: str, cost: int = 1, *, take: bool = True) -> Verdict:
+        """What the store decides; StoreError if it is away."""
+        # In braces: what Redis Cluster hashes, so that all keys of one decision are in one place.
+        name = f"{self._base}{{{caller}}}"
+        keys = [name + suffix for suffix in self._suffixes]
+        admitted, wait, *rest = await self._store.run(self._script, keys, [cost, int(take), *self._args])
         standing = [(left, -(-more // 1_000_000)) for left, more in zip(rest[::2], rest[1::2], strict=True)]
         return Verdict(bool(admitted), wait / 1e6, standing)
