@@ -1,8 +1,8 @@
 """So many requests in so much time, for each caller."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,11 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.store import StoreError
 from asgi_gateway.units import Time
 
+from .fields import Tell
 from .options import STORE_AWAY, UNIDENTIFIED, By, Limiting, Rated, Ration, identifying, too_many
+
+if TYPE_CHECKING:
+    from .limiter import Verdict
 
 
 class Tier(Rated):
@@ -62,15 +66,32 @@ class RateLimit(
         waiting = Waiting(self.delay, self.max_delayed, build.clock.monotonic)
         waits = self.delay > 0 and not refuse.reporting
 
-        async def rate_limit(scope: Scope, receive: Receive, send: Send) -> None:
+        def rate_limit(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             exchange: Exchange = scope[EXCHANGE]
             caller = identify(scope, exchange)
             if not caller:
-                await refuse(scope, receive, send, UNIDENTIFIED)
-                return
-            counter, tell = ration_of(exchange)
+                return refuse(scope, receive, send, UNIDENTIFIED)
+            ration = ration_of(exchange)
+            if (at_once := ration.counter.at_once) is None:
+                return ask(scope, receive, send, caller, ration)
+            verdict = at_once(caller, cost)
+            if waits and not verdict.admitted:
+                return ask(scope, receive, send, caller, ration, verdict)
+            return obey(scope, receive, send, exchange, ration.tell, verdict)
+
+        async def ask(
+            scope: Scope,
+            receive: Receive,
+            send: Send,
+            caller: str,
+            ration: Ration,
+            verdict: "Verdict | None" = None,
+        ) -> None:
+            exchange: Exchange = scope[EXCHANGE]
+            counter = ration.counter
             try:
-                verdict = await counter.decide(caller, cost)
+                if verdict is None:
+                    verdict = await counter.decide(caller, cost)
                 if waits and not verdict.admitted:
                     verdict = await waiting.until_admitted(counter, caller, cost, verdict)
             except StoreError:
@@ -79,12 +100,21 @@ class RateLimit(
                 return
             if verdict.away:
                 exchange.tag("store", "away")
+            await obey(scope, receive, send, exchange, ration.tell, verdict)
+
+        def obey(
+            scope: Scope,
+            receive: Receive,
+            send: Send,
+            exchange: Exchange,
+            tell: Tell | None,
+            verdict: "Verdict",
+        ) -> Awaitable[None]:
             if tell is not None and verdict.standing:
                 exchange.on_start(partial(tell, verdict.standing))
-            if not verdict.admitted:
-                await refuse(scope, receive, send, too_many(verdict.wait))
-                return
-            await app(scope, receive, send)
+            if verdict.admitted:
+                return app(scope, receive, send)
+            return refuse(scope, receive, send, too_many(verdict.wait))
 
         return rate_limit
 

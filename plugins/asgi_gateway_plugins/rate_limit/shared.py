@@ -1,6 +1,6 @@
 """The same decisions in a store that several processes share: one script, one round trip."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil
 from typing import Literal
@@ -173,6 +173,8 @@ def script(window: WindowKind) -> Script:
 
 class SharedLimiter:
     """Some rules and one script in a store. What happens while the store is away is `on_error`."""
+
+    at_once: Callable[[str, int], Verdict] | None = None
 
     def __init__(
         self,
