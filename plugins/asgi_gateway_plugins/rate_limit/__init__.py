@@ -13,7 +13,6 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.store import StoreError
 from asgi_gateway.units import Time
 
-from .fields import Tell
 from .options import STORE_AWAY, UNIDENTIFIED, By, Limiting, Rated, Ration, identifying, too_many
 
 if TYPE_CHECKING:
@@ -58,6 +57,7 @@ class RateLimit(
         return self
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
+        from .limiter import Verdict
         from .waiting import Waiting
 
         refuse, cost = build.refuse(app), self.cost
@@ -74,10 +74,13 @@ class RateLimit(
             ration = ration_of(exchange)
             if (at_once := ration.counter.at_once) is None:
                 return ask(scope, receive, send, caller, ration)
-            verdict = at_once(caller, cost)
-            if waits and not verdict.admitted:
+            left, seconds, wait = at_once(caller, cost)
+            if wait and waits:
+                verdict = Verdict(False, wait, [(left, seconds)])
                 return ask(scope, receive, send, caller, ration, verdict)
-            return obey(scope, receive, send, exchange, ration.tell, verdict)
+            if ration.tell is not None:
+                exchange.on_start(partial(ration.tell, [(left, seconds)]))
+            return refuse(scope, receive, send, too_many(wait)) if wait else app(scope, receive, send)
 
         async def ask(
             scope: Scope,
@@ -100,21 +103,12 @@ class RateLimit(
                 return
             if verdict.away:
                 exchange.tag("store", "away")
-            await obey(scope, receive, send, exchange, ration.tell, verdict)
-
-        def obey(
-            scope: Scope,
-            receive: Receive,
-            send: Send,
-            exchange: Exchange,
-            tell: Tell | None,
-            verdict: "Verdict",
-        ) -> Awaitable[None]:
-            if tell is not None and verdict.standing:
-                exchange.on_start(partial(tell, verdict.standing))
+            if ration.tell is not None and verdict.standing:
+                exchange.on_start(partial(ration.tell, verdict.standing))
             if verdict.admitted:
-                return app(scope, receive, send)
-            return refuse(scope, receive, send, too_many(verdict.wait))
+                await app(scope, receive, send)
+            else:
+                await refuse(scope, receive, send, too_many(verdict.wait))
 
         return rate_limit
 
