@@ -130,12 +130,9 @@ class Compiler:
             apart=self._counts_apart(),
             lease=self.lease,
             dials=self.dials,
+            # Also of what is switched off: an upstream that believes in these fields still does.
             owned=frozenset(
-                name
-                for _, chain in config.chains()
-                for use in chain
-                if use.enabled
-                for name in use.component.owns()
+                name for _, chain in config.chains() for use in chain for name in use.component.owns()
             ),
             on_live=[*(pool.open for pool in pools), *self.on_live],
             on_end=[pool.close for pool in pools],

@@ -6,13 +6,20 @@ import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
 
-from . import chain, profile, proxy, reload, routing
+from . import chain, components, profile, proxy, reload, routing
 from .measure import Effort
 from .process import NotRunning
 
 
 def commands() -> dict[str, ModuleType]:
-    return {"proxy": proxy, "chain": chain, "routing": routing, "reload": reload, "profile": profile}
+    return {
+        "proxy": proxy,
+        "chain": chain,
+        "components": components,
+        "routing": routing,
+        "reload": reload,
+        "profile": profile,
+    }
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from .bench import bench
 from .goals import Goal
 from .load import Request
 from .measure import Effort, Result, Subject, notes, run_rounds
-from .peers import GatewayPeer
+from .peers import UPSTREAM, GatewayPeer
 from .table import number, render, times
 
 PLAIN, TOGETHER = "plain proxy", "request_id + access_log + key_auth + rate_limit"
@@ -25,7 +25,7 @@ COLUMNS = (
     "errors",
 )
 
-STANDARD: Mapping[str, object] = {
+STANDARD: Mapping[str, Mapping[str, object]] = {
     "request_id": {},
     "access_log": {},
     "early_rate_limit": {"limit": "100000000/minute"},
@@ -35,6 +35,8 @@ STANDARD: Mapping[str, object] = {
     "any_of": {"of": ["basic_auth", "key_auth"]},
     "all_of": {"of": ["key_auth", {"acl": {"groups": ["benchmarks"]}}]},
     "jwt_auth": {"keys": [{"algorithm": "HS256", "secret": SECRET}], "audience": ["orders"]},
+    "http_signature": {"nonce": False, "max_age": "36500d", "components": ["@method", "@query"]},
+    "forward_auth": {"url": UPSTREAM},
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
     "quota": {"limit": 1000000000},
     "concurrency": {"limit": 1000000, "by": "consumer"},
@@ -53,9 +55,21 @@ STANDARD: Mapping[str, object] = {
     "maintenance": {},
     "middleware": {"cls": "starlette.middleware.cors:CORSMiddleware", "options": {"allow_origins": ["*"]}},
 }
-"""Every component that is measured, with its options: a new one is a line here."""
+"""Every component that is measured, with its options: a new one is a line here. What needs another request
+each time, or a service of its own, is measured by `components` alone.
+"""
 
 
+CONSUMER: Mapping[str, object] = {
+    "name": "benchmark",
+    "keys": [KEY],
+    "groups": ["benchmarks"],
+    "subjects": ["benchmark"],
+    "basic": [{"username": "benchmark", "password": "benchmark"}],
+    "hmac": [{"id": "benchmark", "secret": SECRET}],
+    "certificates": ["ab" * 32],
+}
+"""Who asks."""
 NEEDS: Mapping[str, Sequence[str]] = {"acl": ("key_auth",)}
 """What has to stand beside a component so that requests pass it."""
 LOGIN = "Basic YmVuY2htYXJrOmJlbmNobWFyaw=="
@@ -65,9 +79,13 @@ TOKEN = (
     "YAnzJsQO-8q9LY-rUi0"
 )
 """A token of 2026 to 2100, signed with SECRET."""
+SIGNED = '("@method" "@query");created=1790000000;keyid="benchmark"'
+SIGNATURE = "Rzf11xpI/H/qY0MiCNFvFPWZIjko+kvDBK7xgwTDvug="
+"""Of a GET without a query, by SECRET."""
 HEADERS: Mapping[str, Mapping[str, str]] = {
     "basic_auth": {"authorization": LOGIN},
     "jwt_auth": {"authorization": f"Bearer {TOKEN}"},
+    "http_signature": {"signature-input": f"sig={SIGNED}", "signature": f"sig=:{SIGNATURE}:"},
 }
 """What the requests to a chain have beside a key."""
 
@@ -97,14 +115,7 @@ def document() -> dict[str, object]:
         }
         for index, chain in enumerate(chains().values())
     ]
-    consumer = {
-        "name": "benchmark",
-        "keys": [KEY],
-        "groups": ["benchmarks"],
-        "subjects": ["benchmark"],
-        "basic": [{"username": "benchmark", "password": "benchmark"}],
-    }
-    return {"routes": routes, "consumers": [consumer]}
+    return {"routes": routes, "consumers": [CONSUMER]}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

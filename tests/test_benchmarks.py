@@ -3,12 +3,13 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from asgi_gateway.gateway import Gateway
-from benchmarks import chain, reload, routing
+from benchmarks import chain, components, reload, routing
 from benchmarks.__main__ import read_options
 from benchmarks.goals import Goal
 from benchmarks.load import Report, parse_report
@@ -108,6 +109,23 @@ def test_the_measurement_of_routing_finds_every_route_it_asks_for(capsys: pytest
     assert [goal.bound for goal in goals] == [1.5]
     sizes = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
     assert sizes == ["3", "9", "30"]
+
+
+async def test_every_component_that_is_measured_lets_its_requests_pass() -> None:
+    for case in components.cases():
+        quick = replace(case, different=min(case.different, 20), warm=20)
+        cost = await components.measure(quick, batches=2, batch=5)
+        assert cost.refused == 0, case.name
+
+
+def test_the_measurement_of_components_prints_a_row_and_holds_it_against_its_bound(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = read_options(["components", "--only", "acl,csrf", "--batches", "2"])
+    goals, complete = components.main(options, Effort(seconds=1, rounds=2, connections=1))
+    assert complete
+    assert [goal.bound for goal in goals] == [2.0]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["acl", "csrf"]
 
 
 def test_one_size_of_a_table_compares_nothing() -> None:

@@ -4,13 +4,13 @@ from .answer import Answer
 from .caddy import Caddy
 from .envoy import Envoy
 from .fastapi_proxy import FastapiProxyLib
-from .gateway import GatewayPeer
+from .gateway import UPSTREAM, GatewayPeer
 from .haproxy import HAProxy
 from .nginx import Nginx, NginxAnswer
 from .peer import Peer, Place
 from .starlette_httpx import StarletteHttpx
 
-__all__ = ["Answer", "GatewayPeer", "NginxAnswer", "Peer", "Place", "all_peers"]
+__all__ = ["UPSTREAM", "Answer", "GatewayPeer", "NginxAnswer", "Peer", "Place", "all_peers"]
 
 
 def all_peers() -> tuple[Peer, ...]:

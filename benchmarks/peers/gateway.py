@@ -8,6 +8,8 @@ from .peer import Peer, Place
 
 Document = Mapping[str, object]
 
+UPSTREAM = "http://upstream.test/"
+"""Stands in a document for the address of the upstream, where a component asks it too."""
 PLAIN: Document = {"routes": [{"name": "all", "path": "/*", "upstream": "origin"}]}
 """One route, one upstream, no component."""
 
@@ -31,5 +33,6 @@ class GatewayPeer(Peer):
         server = {"listen": f"127.0.0.1:{self.place.port}"}
         target = {"targets": [f"http://127.0.0.1:{self.place.upstream}"]}
         whole = {"server": server, "upstreams": {"origin": target, "canary": target}, **document}
-        path = Path(self.place.write("gateway.json.new", json.dumps(whole)))
+        text = json.dumps(whole).replace(UPSTREAM, f"http://127.0.0.1:{self.place.upstream}/")
+        path = Path(self.place.write("gateway.json.new", text))
         return str(path.replace(self.place.folder / "gateway.json"))

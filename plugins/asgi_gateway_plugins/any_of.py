@@ -77,5 +77,9 @@ def joined(refusals: Sequence[Refusal]) -> Refusal:
     challenges: dict[Header, None] = {}
     for refusal in refusals:
         challenges |= dict.fromkeys(pair for pair in refusal.headers if pair[0] == b"www-authenticate")
+    if not challenges:
+        # A 401 has to have one (RFC 9110 11.6.1), and certificates, for example, have none.
+        tried = next((refusal for refusal in refusals if refusal.status != 401), replace(tried, status=403))
+        return replace(tried, component="")
     others = [pair for pair in tried.headers if pair[0] != b"www-authenticate"]
     return replace(tried, headers=(*challenges, *others), component="")

@@ -85,7 +85,9 @@ class Authentication(Component):
                     told[consumer] = field
             headers = [pair for pair in scope["headers"] if pair[0] not in gone]
             headers += field
-            return {**scope, "headers": headers}
+            inner = {**scope}
+            inner["headers"] = headers
+            return inner
 
         return identify
 

@@ -149,7 +149,8 @@ class Bearer(Authentication):
             if cookies:
                 headers = cookies_without(headers, cookies)
             headers += granted.fields
-            inner = {**scope, "headers": headers}
+            inner = {**scope}
+            inner["headers"] = headers
             if parameters:
                 inner["query_string"] = query_without(scope["query_string"], parameters)
             return inner

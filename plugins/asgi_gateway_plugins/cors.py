@@ -205,14 +205,13 @@ def asked_names(scope: Scope) -> list[bytes] | None:
 
 def marking(fields: Headers) -> OnStart:
     """The function that writes these fields into an answer, in place of what the upstream said."""
-    varies = VARY in fields
     new = [field for field in fields if field != VARY]
+    varies = new != list(fields)
 
     def mark(exchange: Exchange, message: Message) -> None:
         headers = [field for field in message["headers"] if field[0] not in ANSWERED]
-        headers += new
-        if varies and not any(map(names_origin, [text for name, text in headers if name == b"vary"])):
-            headers.append(VARY)
+        said = [text for name, text in headers if name == b"vary"] if varies else []
+        headers += new if said and any(map(names_origin, said)) else fields
         message["headers"] = headers
 
     return mark

@@ -78,18 +78,21 @@ class IpFilter(
         allowed = Networks([*self.allow, *lines_of(allow_files)])
         denied = Networks([*self.deny, *lines_of(deny_files)])
         allows, denies = any_of(self.allow_patterns, whole=True), any_of(self.deny_patterns, whole=True)
+        patterns = bool(self.allow_patterns or self.deny_patterns)
         open_to_all = not (self.allow or self.allow_files or self.allow_patterns)
 
         @lru_cache(REMEMBERED)
         def verdict(address: str) -> Refusal | None:
             packed = pack(address)
-            text = spelt(packed) if packed else ""
+            text = spelt(packed) if packed and patterns else ""
             if address and not packed:
                 # Nobody can say what it is, so nobody can say that it is not denied.
                 return NOT_ALLOWED
-            if (denied.hold(packed) or denies(text)) if packed else denied.unix:
+            if (denied.hold(packed) or (patterns and denies(text))) if packed else denied.unix:
                 return DENIED
-            if open_to_all or ((allowed.hold(packed) or allows(text)) if packed else allowed.unix):
+            if open_to_all or (
+                (allowed.hold(packed) or (patterns and allows(text))) if packed else allowed.unix
+            ):
                 return None
             return NOT_ALLOWED
 

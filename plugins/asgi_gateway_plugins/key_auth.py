@@ -6,18 +6,18 @@ from pydantic import model_validator
 
 from asgi_gateway.asgi import ASGIApp, Header, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
-from asgi_gateway.consumers import Consumer
+from asgi_gateway.consumers import Consumer, Principal
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.mistake import mistake
 from asgi_gateway.stage import Stage
 from asgi_gateway.store import StoreError
 
-from .authentication import CONSUMERS_AWAY, MOST, principals
+from .authentication import CONSUMERS_AWAY, MOST
 from .credentials import cookie_pairs, cookies_without, query_pairs, query_without
 from .fields import HeaderName, NoHeader, spellings, value
 
-Find = Callable[[Scope], set[bytes]]
-Clean = Callable[[Scope], Scope]
+Find = Callable[[Scope], list[bytes]]
+Clean = Callable[[Scope], None]
 
 CHALLENGE = ((b"www-authenticate", b"ApiKey"),)
 NO_KEY = Refusal(401, "no_key", CHALLENGE, "This request needs an API key.", missing=True)
@@ -51,32 +51,42 @@ class KeyAuth(
         return (self.consumer_header,) if self.consumer_header else ()
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
-        find, clean = self.finder(), self.cleaner()
         refuse, consumers = build.refuse(app), build.consumers
+        owner_of = consumers.with_key
         name, asks = self.consumer_header.encode(), consumers.records is not None
-        principal = principals("key_auth")
-        told: dict[str, list[Header]] = {}
+        fields, gone = frozenset(each.encode() for each in self.headers), self.gone()
+        find, clean = self.finder(), self.cleaner()
+        known: dict[str, tuple[Consumer, Principal, list[Header]]] = {}
 
         def key_auth(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-            found = find(scope)
-            scope = clean(scope)
-            if len(found) != 1:
+            headers = scope["headers"]
+            found = [text for key, text in headers if key in fields]
+            if find is not None:
+                found += find(scope)
+            scope = {**scope}
+            scope["headers"] = [field for field in headers if field[0] not in gone]
+            if clean is not None:
+                clean(scope)
+            if len(found) != 1 and len(found := list(set(found))) != 1:
                 return refuse(scope, receive, send, SEVERAL_KEYS if found else NO_KEY)
-            key = found.pop()
-            consumer = consumers.with_key(key)
+            consumer = owner_of(found[0])
             if consumer is not None:
                 return enter(scope, receive, send, consumer)
-            return ask(scope, receive, send, key) if asks else refuse(scope, receive, send, UNKNOWN_KEY)
+            if asks:
+                return ask(scope, receive, send, found[0])
+            return refuse(scope, receive, send, UNKNOWN_KEY)
 
         def enter(scope: Scope, receive: Receive, send: Send, consumer: Consumer) -> Awaitable[None]:
+            entry = known.get(consumer.name)
+            # What a store says of a consumer may change.
+            if entry is None or entry[0] is not consumer:
+                principal = Principal(consumer.name, "key_auth", consumer.groups)
+                entry = (consumer, principal, [(name, value(consumer.name))] if name else [])
+                if consumer.name in known or len(known) < MOST:
+                    known[consumer.name] = entry
             exchange: Exchange = scope[EXCHANGE]
-            exchange.principal = principal(consumer)
-            fields = told.get(consumer.name)
-            if fields is None:
-                fields = [(name, value(consumer.name))] if name else []
-                if len(told) < MOST:
-                    told[consumer.name] = fields
-            scope["headers"] += fields
+            exchange.principal = entry[1]
+            scope["headers"] += entry[2]
             return app(scope, receive, send)
 
         async def ask(scope: Scope, receive: Receive, send: Send, key: bytes) -> None:
@@ -92,40 +102,35 @@ class KeyAuth(
 
         return key_auth
 
-    def finder(self) -> Find:
-        """The function that gathers every different key of a request."""
-        headers = frozenset(name.encode() for name in self.headers)
+    def gone(self) -> frozenset[bytes]:
+        """Fields that do not go on: those with keys, and a forged identity."""
+        hidden = self.headers if self.hide else ()
+        names = [*hidden, self.consumer_header] if self.consumer_header else hidden
+        return frozenset(spelling for name in names for spelling in spellings(name))
+
+    def finder(self) -> Find | None:
+        """The function that gathers the keys outside of fields of their own, if there may be any."""
         parameters = frozenset(name.encode() for name in self.query)
         cookies = frozenset(name.encode() for name in self.cookies)
 
-        def find(scope: Scope) -> set[bytes]:
-            found = {text for name, text in scope["headers"] if name in headers}
-            if parameters:
-                pairs = [pair for pair, _ in query_pairs(scope["query_string"])]
-                found |= {text for name, text in pairs if name in parameters}
-            if cookies:
-                lines = [line for name, line in scope["headers"] if name == b"cookie"]
-                pairs = [pair for line in lines for pair, _ in cookie_pairs(line)]
-                found |= {text for name, text in pairs if name in cookies}
-            return found
+        def find(scope: Scope) -> list[bytes]:
+            pairs = [pair for pair, _ in query_pairs(scope["query_string"])] if parameters else []
+            found = [text for name, text in pairs if name in parameters]
+            lines = [line for name, line in scope["headers"] if name == b"cookie"] if cookies else []
+            pairs = [pair for line in lines for pair, _ in cookie_pairs(line)]
+            return found + [text for name, text in pairs if name in cookies]
 
-        return find
+        return find if parameters or cookies else None
 
-    def cleaner(self) -> Clean:
-        """The function that copies a scope without the keys, and without a forged identity."""
-        hidden = self.headers if self.hide else ()
-        names = [*hidden, self.consumer_header] if self.consumer_header else hidden
-        gone = frozenset(spelling for name in names for spelling in spellings(name))
+    def cleaner(self) -> Clean | None:
+        """The function that takes the keys out of query and cookies, if they are looked for there."""
         parameters = frozenset(name.encode() for name in self.query if self.hide)
         cookies = frozenset(name.encode() for name in self.cookies if self.hide)
 
-        def clean(scope: Scope) -> Scope:
-            headers = [field for field in scope["headers"] if field[0] not in gone]
+        def clean(scope: Scope) -> None:
             if cookies:
-                headers = cookies_without(headers, cookies)
-            cleaned = {**scope, "headers": headers}
+                scope["headers"] = cookies_without(scope["headers"], cookies)
             if parameters:
-                cleaned["query_string"] = query_without(scope["query_string"], parameters)
-            return cleaned
+                scope["query_string"] = query_without(scope["query_string"], parameters)
 
-        return clean
+        return clean if parameters or cookies else None

@@ -116,4 +116,4 @@ def enabled(entries: Sequence[Use]) -> list[Component]:
 
 
 def owned(entries: Sequence[Use]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for component in enabled(entries) for name in component.owns()))
+    return tuple(dict.fromkeys(name for use in entries for name in use.component.owns()))

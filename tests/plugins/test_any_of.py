@@ -58,6 +58,17 @@ async def test_who_shows_nothing_is_told_all_ways(upstreams: Upstreams) -> None:
     assert upstreams.seen == []
 
 
+async def test_a_401_has_a_challenge_or_is_none(upstreams: Upstreams) -> None:
+    mtls = {"mtls": {"header": "x-cert", "format": "fingerprint"}}
+    declared = guarded(mtls, {"mtls": {"header": "x-other", "format": "fingerprint"}})
+    async with serving(upstreams, {**declared, "trusted_proxies": ["203.0.113.0/24"]}) as http:
+        answer = await http.get("/")
+        assert (answer.status_code, answer.json()["reason"]) == (403, "no_certificate")
+    async with serving(upstreams, guarded(mtls, "key_auth")) as http:
+        answer = await http.get("/")
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "ApiKey")
+
+
 @pytest.mark.parametrize(
     ("headers", "status", "reason"),
     [

@@ -100,6 +100,22 @@ async def test_the_identity_cannot_be_forged(upstreams: Upstreams, forged: str) 
     assert values == [b"acme"]
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"key_auth": {"enabled": False}},
+        {"any_of": {"of": [{"key_auth": {"enabled": False}}, "basic_auth"], "enabled": False}},
+    ],
+    ids=["key_auth", "any_of"],
+)
+async def test_an_identity_is_removed_where_authentication_is_switched_off(
+    upstreams: Upstreams, entry: dict[str, Any]
+) -> None:
+    async with serving(upstreams, document(entry)) as http:
+        assert (await http.get("/", headers={"x-consumer": "root", "x-other": "1"})).status_code == 200
+    assert (upstreams.headers("x-consumer"), upstreams.headers("x-other")) == ([], ["1"])
+
+
 async def test_reporting_lets_pass_without_an_identity(upstreams: Upstreams) -> None:
     async with serving(upstreams, guarded(mode="report")) as http:
         answer = await http.get("/", headers={"x-api-key": "wrong", "x-consumer": "root"})

@@ -1,6 +1,7 @@
 """rate_limit in a store that workers share, over a real Redis."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from math import ceil
@@ -83,6 +84,16 @@ async def test_a_clock_of_redis_that_jumps_locks_nobody_for_longer_than_a_window
     assert (await store.run(at(window, now + 20_000_001), ["a"], args))[0] == 1
 
 
+def calls(redis: RedisServer) -> dict[str, int]:
+    """How often each command was called until now, also by scripts."""
+    told = re.findall(rb"cmdstat_([a-z|]+):calls=(\d+)", redis.talk("INFO", "commandstats"))
+    return {name.decode(): int(number) for name, number in told}
+
+
+WITHIN = {"time", "hmget", "hset", "llen", "lindex", "lpop", "rpush", "del", "pexpire"}
+"""What scripts call."""
+
+
 def limited(url: str, **options: Any) -> dict[str, Any]:
     store = {"url": url, "timeout": "2s" if options.pop("patient", True) else "50ms"}
     return document({"rate_limit": options}, store=store)
@@ -102,6 +113,21 @@ async def test_two_gateways_share_one_limit_and_nothing_stays_for_ever(
     keys = [word for word in redis.talk("KEYS", "*").decode().split("\r\n") if word.startswith("asgi_")]
     assert len(keys) == 2
     assert all(redis.talk("PTTL", key) > b":0" for key in keys)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_a_decision_is_one_round_trip_however_many_limits(
+    upstreams: Upstreams, redis: RedisServer, window: str
+) -> None:
+    declared = limited(redis.url, limits=["20/minute", "50/hour"], window=window)
+    async with serving(upstreams, declared) as http:
+        await http.get("/")
+        before = calls(redis)
+        for _ in range(30):
+            await http.get("/")
+        after = calls(redis)
+    grown = {name: after[name] - before.get(name, 0) for name in after if name not in WITHIN}
+    assert {name: by for name, by in grown.items() if by} == {"evalsha": 30, "info": 1}
 
 
 @pytest.mark.parametrize(

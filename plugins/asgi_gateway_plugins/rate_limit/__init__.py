@@ -1,8 +1,8 @@
 """So many requests in so much time, for each caller."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,9 @@ from asgi_gateway.units import Time
 
 from ..caller import known_caller, path_variable
 from .options import STORE_AWAY, UNIDENTIFIED, By, Limiting, Rated, Ration, identifying, too_many
+
+if TYPE_CHECKING:
+    from .limiter import Verdict
 
 
 class Tier(Rated):
@@ -61,6 +64,7 @@ class RateLimit(
         return known_caller(self.by) or ("tiers" if self.tiers else "")
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
+        from .limiter import Verdict
         from .waiting import Waiting
 
         refuse, cost = build.refuse(app), self.cost
@@ -69,15 +73,35 @@ class RateLimit(
         waiting = Waiting(self.delay, self.max_delayed, build.clock.monotonic)
         waits = self.delay > 0 and not refuse.reporting
 
-        async def rate_limit(scope: Scope, receive: Receive, send: Send) -> None:
+        def rate_limit(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             exchange: Exchange = scope[EXCHANGE]
             caller = identify(scope, exchange)
             if not caller:
-                await refuse(scope, receive, send, UNIDENTIFIED)
-                return
-            counter, tell, _ = ration_of(exchange)
+                return refuse(scope, receive, send, UNIDENTIFIED)
+            ration = ration_of(exchange)
+            if (at_once := ration.counter.at_once) is None:
+                return ask(scope, receive, send, caller, ration)
+            left, seconds, wait = at_once(caller, cost)
+            if wait and waits:
+                verdict = Verdict(False, wait, [(left, seconds)])
+                return ask(scope, receive, send, caller, ration, verdict)
+            if ration.tell is not None:
+                exchange.on_start(partial(ration.tell, [(left, seconds)]))
+            return refuse(scope, receive, send, too_many(wait)) if wait else app(scope, receive, send)
+
+        async def ask(
+            scope: Scope,
+            receive: Receive,
+            send: Send,
+            caller: str,
+            ration: Ration,
+            verdict: "Verdict | None" = None,
+        ) -> None:
+            exchange: Exchange = scope[EXCHANGE]
+            counter = ration.counter
             try:
-                verdict = await counter.decide(caller, cost)
+                if verdict is None:
+                    verdict = await counter.decide(caller, cost)
                 if waits and not verdict.admitted:
                     verdict = await waiting.until_admitted(counter, caller, cost, verdict)
             except StoreError:
@@ -86,12 +110,12 @@ class RateLimit(
                 return
             if verdict.away:
                 exchange.tag("store", "away")
-            if tell is not None and verdict.standing:
-                exchange.on_start(partial(tell, verdict.standing))
-            if not verdict.admitted:
+            if ration.tell is not None and verdict.standing:
+                exchange.on_start(partial(ration.tell, verdict.standing))
+            if verdict.admitted:
+                await app(scope, receive, send)
+            else:
                 await refuse(scope, receive, send, too_many(verdict.wait))
-                return
-            await app(scope, receive, send)
 
         return rate_limit
 

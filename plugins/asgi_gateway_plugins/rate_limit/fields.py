@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-from asgi_gateway.asgi import Message
+from asgi_gateway.asgi import Header, Message
 from asgi_gateway.exchange import Exchange
 from asgi_gateway.units import Rate
 
@@ -36,7 +36,18 @@ class Policies:
 
 def teller(policies: Policies, kind: Kind) -> Tell | None:
     """The function that adds the fields to a head, for `exchange.on_start`."""
-    return None if kind == "none" else partial(announce, policies, kind)
+    if kind == "none":
+        return None
+    if kind == "draft" and len(policies.names) == 1:
+        return partial(announce_one, (b"ratelimit-policy", policies.line), policies.names[0] + b";r=%d;t=%d")
+    return partial(announce, policies, kind)
+
+
+def announce_one(
+    policy: Header, now: bytes, standing: Standing, exchange: Exchange, message: Message
+) -> None:
+    """The same as `announce` for one rate, as most have."""
+    message["headers"] += (policy, (b"ratelimit", now % standing[0]))
 
 
 def announce(

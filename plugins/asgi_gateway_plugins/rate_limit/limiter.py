@@ -40,8 +40,15 @@ class Verdict(NamedTuple):
     """Whether the store could not be asked."""
 
 
+AtOnce = Callable[[str, int], tuple[int, int, float]]
+"""What is left, in how many seconds there is more, and how long to wait; 0: it is admitted, and counted."""
+
+
 class Counter(Protocol):
     """Decides, and counts what it admits."""
+
+    at_once: AtOnce | None
+    """The same as `decide` for one rule, where nothing has to be waited for."""
 
     async def decide(self, caller: str, cost: int = 1, *, take: bool = True) -> Verdict:
         """Whether a request that counts `cost` has room. `take`: count it if it has."""
@@ -51,10 +58,11 @@ class Counter(Protocol):
 class Rule(RateLimitItemPerSecond):
     """A rate as `limits` sees it. Its keys are the caller's, with the rate behind."""
 
-    __slots__ = ("burst", "suffix")
+    __slots__ = ("burst", "period", "suffix")
 
     def __init__(self, rate: Rate, burst: int | None = None) -> None:
         super().__init__(rate.amount, rate.period)
+        self.period = rate.period
         self.burst = burst or rate.amount
         """How many a bucket holds."""
         self.suffix = f"/{rate}" if burst is None else f"/{rate}/{burst}"
@@ -79,10 +87,27 @@ class Limiter:
             "bucket": storage.bucket,
         }
         self._room = rooms[window]
+        takes = {
+            "fixed": storage.take_fixed,
+            "sliding": storage.take_sliding,
+            "moving": storage.take_moving,
+            "bucket": storage.take_bucket,
+        }
+        self._take = takes[window]
+        self.at_once: AtOnce | None = self._decide_one if len(rules) == 1 else None
+
+    def _decide_one(self, caller: str, cost: int) -> tuple[int, int, float]:
+        """One rule, as most have: it is looked for once."""
+        rule = self.rules[0]
+        left, more, wait = self._take(caller + rule.suffix, rule, cost)
+        return left if wait else left - cost, ceil(more), wait
 
     async def decide(self, caller: str, cost: int = 1, *, take: bool = True) -> Verdict:
+        if take and self.at_once is not None:
+            left, seconds, wait = self.at_once(caller, cost)
+            return Verdict(not wait, wait, [(left, seconds)])
         longest = 0.0
-        standing = []
+        standing: list[tuple[int, int]] = []
         for rule in self.rules:
             left, more, wait = self._room(caller + rule.suffix, rule, cost)
             if wait > longest:

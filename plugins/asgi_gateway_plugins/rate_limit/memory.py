@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 from limits import RateLimitItem
 from limits.aio.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
@@ -19,13 +20,22 @@ Room = tuple[int, float, float]
 """How much is left; in how many seconds there will be more; how long to wait for what was asked for."""
 
 
+class Whole(Protocol):
+    """What a rule says, in numbers."""
+
+    amount: int
+    period: int
+    """Seconds."""
+    burst: int
+
+
 @dataclass(slots=True)
 class Window:
     """A count that begins anew at `until`."""
 
     until: float
     count: int = 0
-    weight: int = 1
+    weight: ClassVar[int] = 1
 
 
 @dataclass(slots=True)
@@ -36,7 +46,7 @@ class Pair:
     until: float
     previous: int = 0
     current: int = 0
-    weight: int = 1
+    weight: ClassVar[int] = 1
 
 
 @dataclass(slots=True)
@@ -59,7 +69,7 @@ class Level:
     until: float
     debt: int = 0
     at: int = 0
-    weight: int = 1
+    weight: ClassVar[int] = 1
 
 
 class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
@@ -112,6 +122,20 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         left, more = max(0, item.amount - window.count), max(MOMENT, window.until - self.now())
         return left, more, 0 if cost <= left else more
 
+    def take_fixed(self, key: str, rule: Whole, cost: int) -> Room:
+        """The same, and counts it if there is room. So do the other three."""
+        now, window = self.now(), self._windows.get(key)
+        if window is None or now >= window.until:
+            self._windows.forget(key)
+            self._windows.add(key, Window(now + rule.period, cost))
+            self._windows.make_room(now)
+            return rule.amount, float(rule.period), 0
+        left, more = max(0, rule.amount - window.count), max(MOMENT, window.until - now)
+        if cost > left:
+            return left, more, more
+        window.count += cost
+        return left, more, 0
+
     # Sliding window: two windows, the earlier one counts for the part of it that is less than a window ago.
 
     def _pair(self, key: str, expiry: int, now: float) -> Pair | None:
@@ -159,6 +183,25 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             return left, ends, wait
         return 0, wait if cost == 1 else until_room(pair, limit, expiry, ends, 1), wait
 
+    def take_sliding(self, key: str, rule: Whole, cost: int) -> Room:
+        limit, expiry, now = rule.amount, rule.period, self.now()
+        pair = self._pairs.get(key)
+        if pair is None or (now >= pair.start + expiry and (pair := self._pair(key, expiry, now)) is None):
+            self._pairs.add(key, Pair(now, now + 2 * expiry, 0, cost))
+            self._pairs.make_room(now)
+            return limit, float(expiry), 0
+        ends = pair.start + expiry - now
+        left = limit - pair.current
+        if pair.previous:
+            left -= int(pair.previous * ends / expiry)
+        if cost <= left:
+            pair.current += cost
+            return left, ends, 0
+        wait = until_room(pair, limit, expiry, ends, cost)
+        if left > 0:
+            return left, ends, wait
+        return 0, wait if cost == 1 else until_room(pair, limit, expiry, ends, 1), wait
+
     async def clear_sliding_window(self, key: str, expiry: int) -> None:
         self._pairs.forget(key)
 
@@ -168,12 +211,14 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         past = self._times.get(key)
         if past is None:
             return None
-        if expired := bisect_right(past.times, now - expiry):
-            del past.times[:expired]
+        times, oldest = past.times, now - expiry
+        if times[0] <= oldest:
+            expired = bisect_right(times, oldest)
+            del times[:expired]
             self._times.size -= expired
-        if not past.times:
-            self._times.forget(key)
-            return None
+            if not times:
+                self._times.forget(key)
+                return None
         return past
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
@@ -200,6 +245,24 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         if cost <= left:
             return left, more, 0
         return left, more, max(MOMENT, times[len(times) + cost - limit - 1] + expiry - now)
+
+    def take_moving(self, key: str, rule: Whole, cost: int) -> Room:
+        limit, expiry, now = rule.amount, rule.period, self.now()
+        past = self._past(key, expiry, now)
+        count = len(past.times) if past is not None else 0
+        left = max(0, limit - count)
+        more = float(expiry) if past is None else max(MOMENT, past.times[0] + expiry - now)
+        if cost > left:
+            assert past is not None
+            return left, more, max(MOMENT, past.times[count + cost - limit - 1] + expiry - now)
+        if past is None:
+            past = self._times.add(key, Times(now))
+        past.until = now + expiry
+        for _ in range(cost):
+            past.times.append(now)
+            self._times.size += 1
+            self._times.make_room(now)
+        return left, more, 0
 
     async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         now = self.now()
@@ -232,6 +295,25 @@ class LoopMemory(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         left = free // each
         wait = (cost * each - free) / amount / 1e6 + MOMENT if cost > left else 0
         return left, ((left + 1) * each - free) / amount / 1e6 + MOMENT, wait
+
+    def take_bucket(self, key: str, rule: Whole, cost: int) -> Room:
+        amount, each, seconds = rule.amount, rule.period * 1_000_000, self.now()
+        now, level = int(seconds * 1e6), self._levels.get(key)
+        if level is None:
+            level = self._levels.add(key, Level(seconds))
+            debt, new = 0, True
+        else:
+            debt, new = max(0, level.debt - (now - level.at) * amount), False
+        free = rule.burst * each - debt
+        left = free // each
+        more = ((left + 1) * each - free) / amount / 1e6 + MOMENT
+        if cost > left:
+            return left, more, (cost * each - free) / amount / 1e6 + MOMENT
+        level.debt, level.at = debt + cost * each, now
+        level.until = seconds + level.debt / amount / 1e6
+        if new:
+            self._levels.make_room(seconds)
+        return left, more, 0
 
     # What the rest of the interface asks for.
 

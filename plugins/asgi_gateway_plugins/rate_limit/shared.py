@@ -8,7 +8,7 @@ from typing import Literal
 from asgi_gateway.store import Arg, MemoryStore, Script, Store, StoreError
 from asgi_gateway.units import Rate
 
-from .limiter import Counter, Limiter, Rule, Verdict, WindowKind
+from .limiter import AtOnce, Counter, Limiter, Rule, Verdict, WindowKind
 
 OnError = Literal["open", "closed", "local"]
 
@@ -173,6 +173,8 @@ def script(window: WindowKind) -> Script:
 
 class SharedLimiter:
     """Some rules and one script in a store. What happens while the store is away is `on_error`."""
+
+    at_once: AtOnce | None = None
 
     def __init__(
         self,
