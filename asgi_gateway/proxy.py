@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from .asgi import ASGIApp, Receive, Scope, Send, is_stream
-from .errors import UpstreamError
+from .errors import Discarded, UpstreamError
 from .exchange import CALL, EXCHANGE, Call, Exchange
 from .forwarding import Style, writer
 from .hops import NO_TRAILER, end_to_end
@@ -58,6 +58,9 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel, max_open: 
             finally:
                 answer.close()
             pool.answered(target, answer.status)
+        except Discarded as discarded:
+            pool.answered(target, discarded.answered)
+            raise
         except UpstreamError as error:
             # Nobody blames a target for a caller who does not send the whole request.
             if call.body_read or error.reason != "total_timeout":
