@@ -30,7 +30,9 @@ def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, c
             if call.deadline <= now:
                 raise UpstreamError("total_timeout", "pool")
             await app(scope, receive, call.send)
-            return
+            if call.discarded is None:
+                return
+            raise call.discarded
         except (UpstreamError, Rejected) as error:
             failure: Failure = error
         except asyncio.CancelledError:

@@ -35,6 +35,8 @@ ORDER = [
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
     ("SPLIT", "canary"),
+    ("RETRY", "retry"),
+    ("PROTECT", "breaker"),
 ]
 
 

@@ -26,6 +26,7 @@ from asgi_gateway_plugins.all_of import AllOf
 from asgi_gateway_plugins.any_of import AnyOf
 from asgi_gateway_plugins.basic_auth import BasicAuth
 from asgi_gateway_plugins.body_limit import BodyLimit
+from asgi_gateway_plugins.breaker import Breaker
 from asgi_gateway_plugins.canary import Canary
 from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
@@ -42,6 +43,7 @@ from asgi_gateway_plugins.quota import Quota
 from asgi_gateway_plugins.rate_limit import RateLimit
 from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
+from asgi_gateway_plugins.retry import Retry
 from asgi_gateway_plugins.security_headers import SecurityHeaders
 from asgi_gateway_plugins.signature import Signature
 from asgi_gateway_plugins.user_agent import UserAgent
@@ -309,6 +311,10 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
             "consumers": (ANNA,),
         },
     ),
+    (
+        Breaker.model_validate({"slow_rate": 0.1, "slow_call": "1us", "minimum_calls": 1}),
+        {"refused_by": [Request(), Request()]},
+    ),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
     (
         Cors(origins=("https://a.example",)),
@@ -359,6 +365,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         {"request": Request(headers=[("referer", "https://a.example/page")]), "refused_by": Request()},
     ),
     (RequestId(), {}),
+    (Retry(), {}),
     (SecurityHeaders(), {}),
     (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
     (

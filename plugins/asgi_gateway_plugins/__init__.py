@@ -11,6 +11,7 @@ from .all_of import AllOf
 from .any_of import AnyOf
 from .basic_auth import BasicAuth
 from .body_limit import BodyLimit
+from .breaker import Breaker
 from .canary import Canary
 from .concurrency import Concurrency
 from .cors import Cors
@@ -29,6 +30,7 @@ from .quota import Quota
 from .rate_limit import RateLimit
 from .referer import Referer
 from .request_id import RequestId
+from .retry import Retry
 from .security_headers import SecurityHeaders
 from .signature import Signature
 from .user_agent import UserAgent
@@ -66,4 +68,6 @@ def gateway_components() -> Iterable[type[Component]]:
         Headers,
         Canary,
         Middleware,
+        Retry,
+        Breaker,
     )

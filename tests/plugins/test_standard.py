@@ -24,6 +24,9 @@ GUARDS: list[Any] = [
 ]
 
 
+PROTECTION: list[Any] = ["retry", "breaker"]
+
+
 def everything(file: Path) -> dict[str, Any]:
     """A gateway with every component, several of them twice."""
     declared = document(
@@ -41,7 +44,7 @@ def everything(file: Path) -> dict[str, Any]:
         consumers=[{"name": "acme", "keys": ["k"]}],
     )
     for upstream in declared["upstreams"].values():
-        upstream["components"] = [EDITS]
+        upstream["components"] = [EDITS, *PROTECTION]
     return declared
 
 
@@ -113,7 +116,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "middleware",
         "canary",
     )
-    assert plan.upstream_chain == ("headers",)
+    assert plan.upstream_chain == ("headers", "retry", "breaker")
 
 
 def test_what_guards_serves_websocket_and_may_refuse() -> None:
