@@ -373,7 +373,10 @@ class Call:
                 if self._judges is not None:
                     self._show(message)
                 self.status = message.get("status", 101)
+            # Not before it goes out: who stands outside may still want another answer.
+            sending = self._send(message)
             self.started = True
+            return sending
         return self._send(message)
 
     def _show(self, message: Message) -> None:

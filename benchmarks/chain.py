@@ -58,8 +58,11 @@ STANDARD: Mapping[str, object] = {
 
 
 ON_UPSTREAMS: Mapping[str, object] = {
+    "fallback": {"answer": {"body": "{}"}},
     "retry": {"attempts": 3},
     "breaker": {},
+    "bulkhead": {"in_flight": 1000},
+    "fault": {"abort": 503, "abort_percent": 0},
 }
 """The same for those that stand on an upstream."""
 

@@ -35,8 +35,11 @@ ORDER = [
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
     ("SPLIT", "canary"),
+    ("RESCUE", "fallback"),
     ("RETRY", "retry"),
     ("PROTECT", "breaker"),
+    ("PROTECT", "bulkhead"),
+    ("PROTECT", "fault"),
 ]
 
 

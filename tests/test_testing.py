@@ -32,6 +32,8 @@ from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.csrf import Csrf
 from asgi_gateway_plugins.early_rate_limit import EarlyRateLimit
+from asgi_gateway_plugins.fallback import Fallback, FixedAnswer
+from asgi_gateway_plugins.fault import Fault
 from asgi_gateway_plugins.headers import Headers
 from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.jwt_auth import JwtAuth
@@ -330,6 +332,8 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         {"request": Request(headers=[("x-app", "a")]), "refused_by": Request()},
     ),
     (EarlyRateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
+    (Fallback(answer=FixedAnswer(), upstream="next"), {"upstreams": {"next": Upstream()}}),
+    (Fault.model_validate({"delay": "1ms"}), {}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (
@@ -381,6 +385,8 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
 
 BESIDE_A_SERVICE = {"forward_auth", "oauth2_introspection"}
 """They ask another service: their own tests check them, with one."""
+CROWDED = {"bulkhead"}
+"""They refuse only while other requests are there: their own tests send those."""
 
 
 @pytest.mark.parametrize(
@@ -393,7 +399,7 @@ async def test_a_standard_component_conforms(component: Component, around: dict[
 def test_every_standard_component_is_checked() -> None:
     # The check asks over HTTP: what is there for WebSockets only has nothing to say.
     kinds = {kind.name for kind in gateway_components() if "http" in kind.serves}
-    assert kinds == {component.name for component, _ in CONFORMING} | BESIDE_A_SERVICE
+    assert kinds == {component.name for component, _ in CONFORMING} | BESIDE_A_SERVICE | CROWDED
 
 
 class Undescribed(Component, name="undescribed", stage=Stage.TRANSFORM):

@@ -12,11 +12,14 @@ from .any_of import AnyOf
 from .basic_auth import BasicAuth
 from .body_limit import BodyLimit
 from .breaker import Breaker
+from .bulkhead import Bulkhead
 from .canary import Canary
 from .concurrency import Concurrency
 from .cors import Cors
 from .csrf import Csrf
 from .early_rate_limit import EarlyRateLimit
+from .fallback import Fallback
+from .fault import Fault
 from .forward_auth import ForwardAuth
 from .headers import Headers
 from .ip_filter import IpFilter
@@ -68,6 +71,9 @@ def gateway_components() -> Iterable[type[Component]]:
         Headers,
         Canary,
         Middleware,
+        Fallback,
         Retry,
         Breaker,
+        Bulkhead,
+        Fault,
     )

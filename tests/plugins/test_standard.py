@@ -24,7 +24,13 @@ GUARDS: list[Any] = [
 ]
 
 
-PROTECTION: list[Any] = ["retry", "breaker"]
+PROTECTION: list[Any] = [
+    {"fallback": {"answer": {"body": "{}"}}},
+    "retry",
+    "breaker",
+    {"bulkhead": {"in_flight": 100}},
+    {"fault": {"abort": 503, "abort_percent": 0}},
+]
 
 
 def everything(file: Path) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "middleware",
         "canary",
     )
-    assert plan.upstream_chain == ("headers", "retry", "breaker")
+    assert plan.upstream_chain == ("headers", "fallback", "retry", "breaker", "bulkhead", "fault")
 
 
 def test_what_guards_serves_websocket_and_may_refuse() -> None:
