@@ -35,6 +35,11 @@ def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, c
             raise call.discarded
         except (UpstreamError, Rejected) as error:
             failure: Failure = error
+        except Exception:
+            # Whoever discards an answer knows it, whatever an endpoint makes of what came out of its `send`.
+            if not isinstance(call.discarded, UpstreamError):
+                raise
+            failure = call.discarded
         except asyncio.CancelledError:
             if call.left:
                 exchange.left = True

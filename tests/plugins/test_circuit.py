@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_gateway_plugins.breaker.circuit import CLOSED, HALF_OPEN, OPEN, SLICES, Circuit, Circuits, Rule
+from tests.properties.profile import examples
 
 STATES = {CLOSED: "closed", HALF_OPEN: "half-open", OPEN: "open"}
 
@@ -101,6 +102,7 @@ steps = st.lists(
 )
 
 
+@examples(150)
 @given(rules, steps)
 def test_a_circuit_does_what_the_model_does(rule: Rule, said: list[tuple[Any, ...]]) -> None:
     circuit, model, now = Circuit("upstream up", rule), Model(rule), 100.0
@@ -128,6 +130,7 @@ def test_a_circuit_does_what_the_model_does(rule: Rule, said: list[tuple[Any, ..
             assert circuit.free == rule.trials - model.trying - model.proved
 
 
+@examples(100)
 @given(st.integers(1, 5), st.lists(st.booleans(), max_size=40))
 def test_places_that_are_given_back_are_there_again(trials: int, leave: list[bool]) -> None:
     """P44: however many trials end without a word, exactly so many can begin."""

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import asgi_gateway_plugins
 from asgi_gateway.asgi import Message
 from asgi_gateway.gateway import Gateway
@@ -138,3 +140,35 @@ def test_importing_them_is_cheap() -> None:
     code = f"{modules}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+FAILING: list[tuple[list[Any], int]] = [
+    ([{"retry": {"back_off": "0s", "budget": {"minimum": 10_000}}}, {"fault": {"abort": 503}}], 503),
+    ([{"retry": {"back_off": "0s", "budget": {"minimum": 10_000}}}, {"fault": {"abort": "reset"}}], 502),
+    ([{"breaker": {"minimum_calls": 10_000}}, {"fault": {"abort": 503}}], 503),
+    ([{"breaker": {"minimum_calls": 10_000}}, {"fault": {"abort": "reset"}}], 502),
+    ([{"breaker": {"failures": 1}}, {"fault": {"abort": 503}}], 503),
+    ([{"fallback": {"answer": {}}}, {"fault": {"abort": 503}}], 200),
+    ([{"fallback": {"answer": {}}}, {"fault": {"abort": "reset"}}], 200),
+    ([{"fallback": {"upstream": "next"}}, {"fault": {"abort": "reset"}}], 200),
+]
+
+
+@pytest.mark.parametrize(("chain", "status"), FAILING, ids=[str(number) for number in range(len(FAILING))])
+async def test_failures_leave_no_cyclic_garbage(upstreams: Upstreams, chain: list[Any], status: int) -> None:
+    declared = document()
+    declared["upstreams"]["main"]["components"] = chain
+    gateway = Gateway.parse(declared, plugins=[upstreams])
+    async with gateway.lifespan():
+        assert await ask(gateway) == status
+        await ask(gateway)
+        upstreams.seen.clear()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await ask(gateway)
+                upstreams.seen.clear()
+            assert gc.collect() == 0
+        finally:
+            gc.enable()

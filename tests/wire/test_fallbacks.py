@@ -8,6 +8,7 @@ import pytest
 
 from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send, answer
 from asgi_gateway.component import Build, Component
+from asgi_gateway.endpoint import Endpoint
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.hookspecs import hookimpl
@@ -355,3 +356,38 @@ async def test_handshakes_fail_on_demand(upstream: Behind) -> None:
         caller.say("/", *HANDSHAKE)
         assert (await caller.answer()).status == 503
     assert not up.heads
+
+
+class Hides(Endpoint, name="hides"):
+    """An endpoint that makes something else of what comes out of `send`."""
+
+    raises: bool
+    """Whether it raises at all."""
+
+    def open(self, build: Build) -> ASGIApp:
+        async def hides(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await answer(scope, send, 503, b"busy")
+            except Exception as error:
+                if self.raises:
+                    raise ValueError("something failed") from error
+
+        return hides
+
+
+class Endpoints:
+    @hookimpl
+    def gateway_endpoints(self) -> list[type[Endpoint]]:
+        return [Hides]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("retry", [False, True])
+async def test_an_endpoint_cannot_hide_that_its_answer_was_discarded(raises: bool, retry: bool) -> None:
+    components: list[Any] = [{"fallback": FIXED}, *(["retry"] if retry else [])]
+    declared = {
+        "upstreams": {"up": {"endpoint": {"hides": {"raises": raises}}, "components": components}},
+        "routes": [{"name": "all", "path": "/*", "upstream": "up"}],
+    }
+    async with served(Gateway.parse(declared, plugins=[Endpoints()])) as serving:
+        assert body_of(await (await serving.caller()).ask())[2] == [b"answer"]
