@@ -5,8 +5,9 @@ import asyncio
 from .asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send, answer, problem
 from .clock import Clock
 from .config import TimeoutConfig
-from .errors import Aborted, CallerLeft, UpstreamError
-from .exchange import CALL, EXCHANGE, Call, Exchange
+from .errors import Aborted, CallerLeft, Rejected, UpstreamError
+from .exchange import CALL, EXCHANGE, Call, Exchange, Failure
+from .refusing import refuse
 from .ticker import Ticker
 
 
@@ -26,10 +27,19 @@ def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, c
         scope[CALL] = call
         ticker.add(call, get_running_loop())
         try:
+            if call.deadline <= now:
+                raise UpstreamError("total_timeout", "pool")
             await app(scope, receive, call.send)
-            return
-        except UpstreamError as error:
-            failure = error
+            if call.discarded is None:
+                return
+            raise call.discarded
+        except (UpstreamError, Rejected) as error:
+            failure: Failure = error
+        except Exception:
+            # Whoever discards an answer knows it, whatever an endpoint makes of what came out of its `send`.
+            if not isinstance(call.discarded, UpstreamError):
+                raise
+            failure = call.discarded
         except asyncio.CancelledError:
             if call.left:
                 exchange.left = True
@@ -38,8 +48,13 @@ def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, c
             failure = call.expired
         finally:
             ticker.discard(call)
+            rescues = call.rescues
             call.close()
         try:
+            if rescues is not None and not call.started:
+                for rescue in reversed(rescues):
+                    if await rescue(scope, receive, send, call, failure):
+                        return
             await fail(scope, send, call, failure)
         finally:
             # Its traceback knows this frame: nobody should have to collect the ring.
@@ -48,8 +63,11 @@ def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, c
     return upstream
 
 
-async def fail(scope: Scope, send: Send, call: Call, failure: UpstreamError) -> None:
+async def fail(scope: Scope, send: Send, call: Call, failure: Failure) -> None:
     exchange: Exchange = scope[EXCHANGE]
+    if isinstance(failure, Rejected):
+        await refuse(scope, send, failure.refusal)
+        return
     exchange.outcome, exchange.cause = "upstream_failed", failure.reason
     if scope["type"] == "websocket" and exchange.status == 101:
         if not exchange.complete:  # 1014 would say more, but browsers take it for a mistake of the server
@@ -95,4 +113,5 @@ DETAILS = {
     "exhausted": "This gateway has no room for more connections.",
     "raised": "The upstream failed.",
     "incomplete": "The upstream did not finish its answer.",
+    "bad_status": "The answer of the upstream could not be used.",
 }

@@ -87,7 +87,8 @@ class ChainBuild:
     def refuse(self, app: ASGIApp) -> Refuse:
         if self._refuse is not None:
             return self._refuse(app)
-        return Refusing(app, self._component, reporting=self.mode == "report")
+        raising = self.owner.startswith("upstream ")
+        return Refusing(app, self._component, reporting=self.mode == "report", raising=raising)
 
     def inside(self, component: str, place: Hashable, refuse: Callable[[ASGIApp], Refuse]) -> "ChainBuild":
         within = (*self._inside, self._component, self._position, place)

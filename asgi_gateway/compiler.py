@@ -218,6 +218,8 @@ class Compiler:
         owner = f"upstream {name}"
         opened = self._opened[name] = open_upstream(name, options, self)
         app = self.fold(options.components, opened.app, owner)
+        if any(len(use.component.serves) < 2 for use in options.components):
+            app = by_kind(app, self.fold(options.components, opened.app, owner, "websocket"))
         return boundary(app, name, options.timeout, self.kernel.ticker, self.kernel.clock)
 
     # Routes
@@ -376,6 +378,15 @@ def names(uses: Sequence[Use], kind: str) -> tuple[str, ...]:
         for use in in_order(uses)
         if kind in use.component.serves
     )
+
+
+def by_kind(http: ASGIApp, websocket: ASGIApp) -> ASGIApp:
+    """An upstream whose components do not all serve both."""
+
+    def upstream(scope: Scope, receive: Receive, send: Send) -> object:
+        return (http if scope["type"] == "http" else websocket)(scope, receive, send)
+
+    return upstream  # type: ignore[return-value]
 
 
 async def close_store(store: Store) -> None:

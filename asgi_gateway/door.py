@@ -28,6 +28,7 @@ OLD = ("1.0", "1")  # Granian says 1
 VERSIONS = frozenset({*OLD, "1.1", "2", "3"})
 FRAMED = frozenset({b"host", b"content-length", b"expect"})
 CHUNKED = b"chunked"
+MILLISECONDS = re.compile(rb"[0-9]{1,12}")
 SECURE = {"ws": "http", "wss": "https"}
 
 
@@ -47,7 +48,8 @@ class Door:
         self._max_headers = limits.headers
         self._max_header_bytes = limits.header_bytes
         self._max_url = limits.url_bytes
-        lower = [name.lower() for name in owned]
+        self._deadline_header = live.config.deadline_header.encode()
+        lower = [name.lower() for name in (*owned, live.config.deadline_header) if name]
         owned_names = frozenset(name.encode() for own in lower for name in (own, own.replace("_", "-")))
         self._dropped = HOP_BY_HOP | FORWARDING | owned_names
         """Fields that never reach a component as the caller sent them."""
@@ -99,6 +101,7 @@ class Door:
             self._trust(scope, exchange, [])
             return kept
         hosts, lengths, codings, connections, forwarded = [], [], [], [], []
+        deadlines: list[bytes] = []
         for pair in found:
             name, value = pair
             if name == b"host":
@@ -111,6 +114,8 @@ class Door:
                 connections.append(value)
             elif name in FORWARDING:
                 forwarded.append(pair)
+            elif name == self._deadline_header:
+                deadlines.append(value)
             elif name == b"te" and b"trailers" in value.lower():
                 exchange.trailers = extension(scope, "http.response.trailers") is not None
         if version not in VERSIONS:
@@ -121,6 +126,8 @@ class Door:
             exchange.has_body = scope["type"] == "http"
         self._address(exchange, hosts, version)
         self._trust(scope, exchange, forwarded)
+        if deadlines and exchange.trusted:
+            shorten(exchange, deadlines)
         if connections and (gone := named(connections)):
             kept = [pair for pair in kept if pair[0] not in gone]
         return kept
@@ -214,7 +221,7 @@ class Door:
         serving = entry.payload
         exchange.route, exchange.upstream = entry.name, serving.upstream
         if serving.timeout is not None:
-            exchange.deadline = exchange.started + serving.timeout
+            exchange.deadline = min(exchange.deadline, exchange.started + serving.timeout)
         app = serving.http if kind == "http" else serving.websocket
         if app is None:
             raise Refused(404, "no_websocket", "This route serves no WebSocket.")
@@ -229,6 +236,13 @@ class Door:
             return None
         found = self._live.table.match(asked.decode("latin-1"), exchange.host, exchange.path, inner)
         return found if found is not None and found[0].payload.answers_preflight else None
+
+
+def shorten(exchange: Exchange, values: list[bytes]) -> None:
+    """How long whoever asked a trusted proxy waits: nobody needs the answer after that."""
+    if len(values) > 1 or not MILLISECONDS.fullmatch(values[0]):
+        raise Refused(400, "bad_deadline", "The deadline is not one number of milliseconds.")
+    exchange.deadline = exchange.started + int(values[0]) / 1000
 
 
 def look_closer(scope: Scope) -> None:

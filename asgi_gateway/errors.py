@@ -3,6 +3,8 @@
 GatewayError
   ConfigError      a declaration that cannot be built: every problem, each with its place
   UpstreamError    a call to an upstream failed; boundary.py turns it into a response
+    Discarded      an answer came, and somebody wants another one in its place
+  Rejected         a component of an upstream refused; boundary.py turns that into a response, too
   ControlError     a call of the gateway itself, to a key server for example, failed
   CallerLeft       the caller went away: there is nobody to answer
   Aborted          it failed after the first byte: the connection has to be cut
@@ -10,7 +12,10 @@ GatewayError
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .component import Refusal
 
 Reason = Literal[
     "connect_failed",  # refused, unreachable, name not found
@@ -29,6 +34,7 @@ Reason = Literal[
     "exhausted",  # no more files can be opened here
     "raised",  # an ASGI application in this process raised
     "incomplete",  # an ASGI application returned before it had answered
+    "bad_status",  # the status of its answer means failure here
 ]
 
 Phase = Literal["pool", "connect", "tls", "write", "head", "body"]
@@ -50,6 +56,7 @@ STATUS_OF_REASON: dict[Reason, int] = {
     "exhausted": 503,
     "raised": 500,
     "incomplete": 500,
+    "bad_status": 502,
 }
 
 
@@ -104,6 +111,26 @@ class UpstreamError(GatewayError):
 
     def __str__(self) -> str:
         return f"{self.reason} in phase {self.phase}" + (f": {self.detail}" if self.detail else "")
+
+
+class Discarded(UpstreamError):
+    """An attempt ended at the head of its answer: a judge wants another answer. Raised out of `send`."""
+
+    def __init__(self, answered: int) -> None:
+        super().__init__("bad_status", "head", f"it answered {answered}", sent=True)
+        self.answered = answered
+
+
+class Rejected(GatewayError):
+    """A component in the chain of an upstream refused the request: what stands outside may still help."""
+
+    def __init__(self, refusal: "Refusal") -> None:
+        super().__init__(refusal.component, refusal.reason)
+        self.refusal = refusal
+
+    @property
+    def reason(self) -> str:
+        return self.refusal.reason
 
 
 class ControlError(GatewayError):

@@ -2,7 +2,7 @@
 
 import logging
 from asyncio import Future, Task
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from os import urandom
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +10,7 @@ from .asgi import Header, Message, Receive, Scope, Send
 from .component import Refusal
 from .config import TimeoutConfig
 from .consumers import Principal
-from .errors import Phase, UpstreamError
+from .errors import Phase, Rejected, UpstreamError
 from .paths import decode
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ Cut = Literal["configuration_expired", "shutdown", "total_timeout"]
 OnStart = Callable[["Exchange", Message], None]
 OnEnd = Callable[["Exchange"], None]
 Judge = Callable[["Call", Message], None]
+Failure = UpstreamError | Rejected
+Rescue = Callable[[Scope, Receive, Send, "Call", Failure], Awaitable[bool]]
+Stale = Callable[[Scope, Send], Awaitable[None]]
+
+HANDSHAKEN = ("websocket.accept", "websocket.http.response.start")
 
 logger = logging.getLogger("asgi_gateway")
 
@@ -61,6 +66,7 @@ class Exchange:
         "scheme",
         "scope",
         "sent",
+        "stale",
         "started",
         "status",
         "tags",
@@ -109,6 +115,8 @@ class Exchange:
         """The body, where a component needed it before it goes upstream."""
         self.left = False
         """Whether the caller left, on such a server."""
+        self.stale: Stale | None = None
+        """Sends an answer that is stored and no longer fresh: a cache sets it where it has one."""
         self.principal: Principal | None = None
         self.upstream = ""
         """The upstream that dispatch will call; a SPLIT component may change it."""
@@ -255,11 +263,13 @@ class Call:
         "began",
         "body_read",
         "deadline",
+        "discarded",
         "expired",
         "left",
         "limit",
         "phase",
         "receive",
+        "rescues",
         "silence",
         "started",
         "status",
@@ -285,6 +295,9 @@ class Call:
         """How long each phase may take."""
         self._send = send
         self._judges: list[Judge] | None = None
+        self.rescues: list[Rescue] | None = None
+        self.discarded: Exception | None = None
+        """Why a judge ended the attempt: whatever else its app wants to send is not sent."""
         self.deadline = deadline
         """Monotonic seconds by which the whole call is over; only ever shrinks."""
         self.attempts: list[Target] = []
@@ -319,12 +332,31 @@ class Call:
 
     def judge(self, function: Judge) -> None:
         """Show the head of each attempt to `function(call, message)`; raising discards the attempt. Innermost
-        first.
+        first. The heads are those of `http.response.start`, `websocket.accept` and denied handshakes.
         """
         if self._judges is None:
             self._judges = [function]
         else:
             self._judges.append(function)
+
+    def rescue(self, function: Rescue) -> None:
+        """When the call has failed and nothing was sent, ask `function(scope, receive, send, call, failure)`
+        to answer instead; it says whether it did. Innermost first, when the call is over.
+        """
+        if self.rescues is None:
+            self.rescues = [function]
+        else:
+            self.rescues.append(function)
+
+    def again(self, judge: Judge) -> None:
+        """Make ready for another attempt: forget the last one, and the judges further in than `judge`."""
+        self.discarded = None
+        self.streaming = False
+        self.silence = self.limit = float("inf")
+        self.status = 0
+        self.phase = "pool"
+        assert self._judges is not None
+        del self._judges[self._judges.index(judge) + 1 :]
 
     def shorten(self, deadline: float) -> None:
         """Bring the deadline forward; it never moves back."""
@@ -334,22 +366,35 @@ class Call:
     def send(self, message: Message) -> Any:
         """The one `send` wrapper of an upstream's chain."""
         if not self.started:
-            if message["type"] == "http.response.start":
+            if self.discarded is not None:
+                raise self.discarded
+            kind = message["type"]
+            if kind == "http.response.start" or kind in HANDSHAKEN:
                 if self._judges is not None:
-                    for function in reversed(self._judges):
-                        function(self, message)
-                self.status = message["status"]
-            elif message["type"] == "websocket.http.response.start":
-                self.status = message["status"]
+                    self._show(message)
+                self.status = message.get("status", 101)
+            # Not before it goes out: who stands outside may still want another answer.
+            sending = self._send(message)
             self.started = True
+            return sending
         return self._send(message)
+
+    def _show(self, message: Message) -> None:
+        assert self._judges is not None
+        try:
+            for function in reversed(self._judges):
+                function(self, message)
+        except Exception as error:
+            self.discarded = error
+            raise
 
     def close(self) -> None:
         """The call is over. Lets go of what would tie a knot: exchange -> call -> send -> exchange."""
         self._send = closed
         if self.watcher is not None:
             self.watcher.cancel()
-        self._judges = self.waiter = self.task = self.receive = self.watcher = None
+        self._judges = self.rescues = self.discarded = None
+        self.waiter = self.task = self.receive = self.watcher = None
 
     def __repr__(self) -> str:
         return (

@@ -6,7 +6,7 @@ from typing import Any
 
 from .asgi import ASGIApp, Message, Receive, Scope, Send, is_stream
 from .clock import Clock
-from .errors import CallerLeft, UpstreamError
+from .errors import CallerLeft, Discarded, UpstreamError
 from .exchange import CALL, EXCHANGE, Call
 from .importing import find
 
@@ -45,14 +45,18 @@ class Local:
                 raise CallerLeft from error
             if progress.discarding is error:
                 raise
+            if isinstance(progress.discarding, Discarded):
+                # An app may wrap what comes out of `send`, in an exception group for example.
+                raise progress.discarding from None
             logger.exception("the app %s raised", self.path)
             raise UpstreamError(
                 "raised", "head", f"{self.path}: {type(error).__name__}", sent=True
             ) from error
-        if not progress.complete:
-            raise UpstreamError(
-                "incomplete", "head", f"{self.path} returned before it had answered", sent=True
-            )
+        else:
+            progress.end(self.path)
+        finally:
+            # Its traceback knows `progress`: nobody should have to collect the ring.
+            progress.discarding = None
 
     async def run(self) -> None:
         """The app's lifespan, for as long as this coroutine runs. An app without one is served, too."""
@@ -103,6 +107,13 @@ class Progress:
         self._clock = clock
         self.complete = False
         self.discarding: BaseException | None = None
+
+    def end(self, name: str) -> None:
+        """The app has returned. UpstreamError if it has not answered, also where that is no fault of its."""
+        if not self.complete:
+            if isinstance(self.discarding, Discarded):
+                raise self.discarding
+            raise UpstreamError("incomplete", "head", f"{name} returned before it had answered", sent=True)
 
     async def send(self, message: Message) -> None:
         kind, call = message["type"], self._call

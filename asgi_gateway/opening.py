@@ -51,6 +51,8 @@ def open_upstream(name: str, options: Upstream, compiler: "Compiler") -> Opened:
         forwarded=options.forwarded,
         tunnel=opener.tunnel(),
         max_open=options.websocket.max_open,
+        deadline_header=compiler.config.deadline_header,
+        clock=compiler.kernel.clock,
     )
     return Opened(app, tuple(target.name for target, _ in weighted), pool)
 

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 
 from .asgi import ASGIApp, Receive, Scope, Send, is_stream
-from .errors import UpstreamError
+from .clock import Clock
+from .errors import Discarded, UpstreamError
 from .exchange import CALL, EXCHANGE, Call, Exchange
 from .forwarding import Style, writer
 from .hops import NO_TRAILER, end_to_end
@@ -18,12 +19,23 @@ TAKES_TRAILERS = (b"te: trailers", b"connection: te")  # RFC 9110 10.1.4
 Tunnel = Callable[[Target, Scope, Receive, Send], Awaitable[None]]
 
 
-def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel, max_open: int) -> ASGIApp:
+def proxy(
+    pool: Pool,
+    *,
+    host: str,
+    forwarded: Style,
+    tunnel: Tunnel,
+    max_open: int,
+    deadline_header: str = "",
+    clock: Clock | None = None,
+) -> ASGIApp:
     """The endpoint of an upstream with targets: an ASGI app that runs inside a boundary.
 
-    `max_open`: WebSockets to one target.
+    `max_open`: WebSockets to one target. `deadline_header`: where a target is told how long it has.
     """
     head = heads(host, forwarded)
+    if deadline_header:
+        head = timed(head, deadline_header.encode(), (clock or Clock()).monotonic)
 
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope[CALL]
@@ -58,6 +70,9 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel, max_open: 
             finally:
                 answer.close()
             pool.answered(target, answer.status)
+        except Discarded as discarded:
+            pool.answered(target, discarded.answered)
+            raise
         except UpstreamError as error:
             # Nobody blames a target for a caller who does not send the whole request.
             if call.body_read or error.reason != "total_timeout":
@@ -97,7 +112,22 @@ async def relay(answer: Answer, call: Call, send: Send, *, trailers: bool) -> No
         await send({"type": "http.response.trailers", "headers": fields})
 
 
-def heads(host: str, forwarded: Style) -> Callable[[Scope, Exchange, Target], bytes]:
+Head = Callable[[Scope, Exchange, Target], bytes]
+
+
+def timed(head: Head, name: bytes, monotonic: Callable[[], float]) -> Head:
+    """Tell the target how many milliseconds are left. UpstreamError: there are none."""
+
+    def timed(scope: Scope, exchange: Exchange, target: Target) -> bytes:
+        call: Call = scope[CALL]
+        if (left := int((call.deadline - monotonic()) * 1000)) <= 0:
+            raise UpstreamError("total_timeout", "pool")
+        return b"%b%b: %d\r\n\r\n" % (head(scope, exchange, target)[:-2], name, left)
+
+    return timed
+
+
+def heads(host: str, forwarded: Style) -> Head:
     """A function that writes the head of a request as it goes to a target."""
     forwarding = writer(forwarded)
     literal = b"" if host in ("preserve", "target") else host.encode()

@@ -4,17 +4,23 @@ from dataclasses import replace
 
 from .asgi import ASGIApp, Receive, Scope, Send, answer, problem
 from .component import Refusal
+from .errors import Rejected
 from .exchange import EXCHANGE, Exchange
 
 
 class Refusing:
-    """Answers with a problem; under `mode: report` it records the refusal and lets the request go on."""
+    """Answers with a problem; under `mode: report` it records the refusal and lets the request go on.
 
-    __slots__ = ("_app", "_component", "reporting")
+    In the chain of an upstream it raises Rejected instead of answering: that a breaker is open is a failure
+    of the call, which a fallback may mend.
+    """
 
-    def __init__(self, app: ASGIApp, component: str, *, reporting: bool) -> None:
+    __slots__ = ("_app", "_component", "_raising", "reporting")
+
+    def __init__(self, app: ASGIApp, component: str, *, reporting: bool, raising: bool = False) -> None:
         self._app = app
         self._component = component
+        self._raising = raising
         self.reporting = reporting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:
@@ -27,6 +33,8 @@ class Refusing:
             exchange.reported.append(refusal)
             await self._app(scope, receive, send)
             return
+        if self._raising:
+            raise Rejected(refusal)
         await refuse(scope, send, refusal)
 
 

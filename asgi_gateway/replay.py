@@ -10,13 +10,15 @@ from .exchange import Exchange
 class Replay:
     """The body of one request, in the pieces in which it came."""
 
-    __slots__ = ("_more", "_receive", "chunks", "size")
+    __slots__ = ("_more", "_receive", "chunks", "lost", "size")
 
     def __init__(self, receive: Receive, *, empty: bool = False) -> None:
         self._receive = receive
         self._more = not empty
         self.chunks: list[bytes] = []
         self.size = 0
+        self.lost = False
+        """Whether a reader has passed on what it did not keep: nobody can begin anew."""
 
     @classmethod
     def of(cls, exchange: Exchange, receive: Receive) -> "Replay":
@@ -43,8 +45,11 @@ class Replay:
                     each(chunk)
         return self.size <= cap
 
-    def reader(self) -> Receive:
-        """A `receive` that begins with the first byte; behind what was read it goes on with the caller's."""
+    def reader(self, keep: int = 0) -> Receive:
+        """A `receive` that begins with the first byte; behind what was read it goes on with the caller's.
+
+        With `keep` the next reader can begin anew, too, unless the body has more bytes than that.
+        """
         position = 0
         whole = not self.chunks and not self._more
 
@@ -58,6 +63,21 @@ class Replay:
                 position += 1
                 more = self._more or position < len(self.chunks)
                 return {"type": "http.request", "body": chunk, "more_body": more}
-            return await self._receive()
+            message = await self._receive()
+            if keep and self._more:
+                self._keep(message, keep)
+                position = len(self.chunks)
+            return message
 
         return receive
+
+    def _keep(self, message: Message, most: int) -> None:
+        chunk = message.get("body", b"")
+        self.size += len(chunk)
+        if self.size > most or message["type"] != "http.request":
+            self.lost = True
+            self.chunks.clear()
+            return
+        self._more = message.get("more_body", False)
+        if chunk:
+            self.chunks.append(chunk)

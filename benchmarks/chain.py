@@ -12,6 +12,7 @@ from .peers import UPSTREAM, GatewayPeer
 from .table import number, render, times
 
 PLAIN, TOGETHER = "plain proxy", "request_id + access_log + key_auth + rate_limit"
+PROTECTED = "retry + breaker"
 KEY = "benchmark-key"
 SECRET = "0123456789abcdef0123456789abcdef"
 COLUMNS = (
@@ -70,6 +71,16 @@ CONSUMER: Mapping[str, object] = {
     "certificates": ["ab" * 32],
 }
 """Who asks."""
+ON_UPSTREAMS: Mapping[str, object] = {
+    "fallback": {"answer": {"body": "{}"}},
+    "retry": {"attempts": 3},
+    "breaker": {},
+    "bulkhead": {"in_flight": 1000},
+    "fault": {"abort": 503, "abort_percent": 0},
+}
+"""The same for those that stand on an upstream."""
+
+
 NEEDS: Mapping[str, Sequence[str]] = {"acl": ("key_auth",)}
 """What has to stand beside a component so that requests pass it."""
 LOGIN = "Basic YmVuY2htYXJrOmJlbmNobWFyaw=="
@@ -96,26 +107,28 @@ def headers_of(name: str) -> dict[str, str]:
 
 
 def chains() -> dict[str, Sequence[str]]:
-    """The components of each chain, by the name in the table: none, each alone, four together."""
+    """The components of each chain, by the name in the table: none, each alone, some together."""
     return {
         PLAIN: (),
         **{name: (*NEEDS.get(name, ()), name) for name in STANDARD},
         TOGETHER: TOGETHER.split(" + "),
+        **{name: (name,) for name in ON_UPSTREAMS},
+        PROTECTED: PROTECTED.split(" + "),
     }
 
 
 def document() -> dict[str, object]:
-    """One gateway with a route for each chain."""
-    routes = [
-        {
-            "name": f"route-{index}",
-            "path": f"/{index}",
-            "upstream": "origin",
-            "components": [{name: STANDARD[name]} for name in chain],
-        }
-        for index, chain in enumerate(chains().values())
-    ]
-    return {"routes": routes, "consumers": [CONSUMER]}
+    """One gateway with a route and an upstream for each chain."""
+    routes, upstreams = [], {}
+    for index, chain in enumerate(chains().values()):
+        upstream = f"origin-{index}"
+        on_route = [{name: STANDARD[name]} for name in chain if name in STANDARD]
+        on_upstream = [{name: ON_UPSTREAMS[name]} for name in chain if name in ON_UPSTREAMS]
+        upstreams[upstream] = {"components": on_upstream}
+        routes.append(
+            {"name": f"route-{index}", "path": f"/{index}", "upstream": upstream, "components": on_route}
+        )
+    return {"routes": routes, "upstreams": upstreams, "consumers": [CONSUMER]}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -151,4 +164,9 @@ def main(options: argparse.Namespace, effort: Effort) -> tuple[list[Goal], bool]
     for note in notes(list(results.values())):
         print(f"note: {note}")
     ratio = results[TOGETHER].cpu_ratio(plain) if not results[TOGETHER].errors else math.nan
-    return [Goal(f"CPU per request of {TOGETHER} over the {PLAIN}", ratio, 1.8)], True
+    protected = results[PROTECTED]
+    added = (protected.cpu_ratio(plain) - 1) * plain.cpu_us if not protected.errors else math.nan
+    return [
+        Goal(f"CPU per request of {TOGETHER} over the {PLAIN}", ratio, 1.8),
+        Goal(f"us of CPU that {PROTECTED} add", added, 6.0),
+    ], True

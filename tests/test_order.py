@@ -36,6 +36,11 @@ ORDER = [
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
     ("SPLIT", "canary"),
+    ("RESCUE", "fallback"),
+    ("RETRY", "retry"),
+    ("PROTECT", "breaker"),
+    ("PROTECT", "bulkhead"),
+    ("PROTECT", "fault"),
 ]
 
 

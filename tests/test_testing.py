@@ -27,11 +27,14 @@ from asgi_gateway_plugins.all_of import AllOf
 from asgi_gateway_plugins.any_of import AnyOf
 from asgi_gateway_plugins.basic_auth import BasicAuth
 from asgi_gateway_plugins.body_limit import BodyLimit
+from asgi_gateway_plugins.breaker import Breaker
 from asgi_gateway_plugins.canary import Canary
 from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.csrf import Csrf
 from asgi_gateway_plugins.early_rate_limit import EarlyRateLimit
+from asgi_gateway_plugins.fallback import Fallback, FixedAnswer
+from asgi_gateway_plugins.fault import Fault
 from asgi_gateway_plugins.headers import Headers
 from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.jwt_auth import JwtAuth
@@ -43,6 +46,7 @@ from asgi_gateway_plugins.quota import Quota
 from asgi_gateway_plugins.rate_limit import RateLimit
 from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
+from asgi_gateway_plugins.retry import Retry
 from asgi_gateway_plugins.security_headers import SecurityHeaders
 from asgi_gateway_plugins.signature import Signature
 from asgi_gateway_plugins.user_agent import UserAgent
@@ -319,6 +323,10 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
             "consumers": (ANNA,),
         },
     ),
+    (
+        Breaker.model_validate({"slow_rate": 0.1, "slow_call": "1us", "minimum_calls": 1}),
+        {"refused_by": [Request(), Request()]},
+    ),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
     (
         Cors(origins=("https://a.example",)),
@@ -334,6 +342,8 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         {"request": Request(headers=[("x-app", "a")]), "refused_by": Request()},
     ),
     (EarlyRateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
+    (Fallback(answer=FixedAnswer(), upstream="next"), {"upstreams": {"next": Upstream()}}),
+    (Fault.model_validate({"delay": "1ms"}), {}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
     (
         HttpSignature(),
@@ -377,6 +387,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         {"request": Request(headers=[("referer", "https://a.example/page")]), "refused_by": Request()},
     ),
     (RequestId(), {}),
+    (Retry(), {}),
     (SecurityHeaders(), {}),
     (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
     (
@@ -392,6 +403,8 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
 
 BESIDE_A_SERVICE = {"forward_auth", "oauth2_introspection"}
 """They ask another service: their own tests check them, with one."""
+CROWDED = {"bulkhead"}
+"""They refuse only while other requests are there: their own tests send those."""
 
 
 @pytest.mark.parametrize(
@@ -404,7 +417,7 @@ async def test_a_standard_component_conforms(component: Component, around: dict[
 def test_every_standard_component_is_checked() -> None:
     # The check asks over HTTP: what is there for WebSockets only has nothing to say.
     kinds = {kind.name for kind in gateway_components() if "http" in kind.serves} | {HttpSignature.name}
-    assert kinds == {component.name for component, _ in CONFORMING} | BESIDE_A_SERVICE
+    assert kinds == {component.name for component, _ in CONFORMING} | BESIDE_A_SERVICE | CROWDED
 
 
 class Undescribed(Component, name="undescribed", stage=Stage.TRANSFORM):

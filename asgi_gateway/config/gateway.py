@@ -10,7 +10,7 @@ from ..consumers import Consumer
 from ..mistake import Loc, mistake, mistakes
 from ..units import Span
 from .chain import Chain
-from .model import Methods, Model, Name, Network, Pairs
+from .model import FieldName, Methods, Model, Name, Network, Pairs
 from .server import Paths, Probes, Server
 from .store import Store, StoreConfig
 from .upstream import Upstream
@@ -105,6 +105,9 @@ class GatewayConfig(Model):
     """Which plugins take part."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks (`10.0.0.0/8`, `::1`, `unix`) whose forwarding headers are believed."""
+    deadline_header: FieldName = ""
+    """The field in which trusted proxies say how many milliseconds are left for a request, and in which
+    targets are told; it only shortens what the file allows. That of anybody else is dropped. Empty: none."""
     paths: Paths = Paths()
     """What is done with ambiguous paths."""
     probes: Probes = Probes()

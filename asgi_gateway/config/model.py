@@ -14,6 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from ..hops import HOP_BY_HOP
 from ..mistake import mistake
 from ..origin import Origin
 from ..strictness import Strict
@@ -21,6 +22,9 @@ from ..strictness import Strict
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 5.6.2
 TRANSPORTS = ("http1", "http2", "httpx")
+RESERVED = frozenset(
+    {name.decode() for name in HOP_BY_HOP} | {"host", "content-length", "expect", "forwarded"}
+)
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -62,6 +66,15 @@ def read_method(value: str) -> str:
     if not METHOD.fullmatch(value):
         raise mistake(f"{value!r} is not a method", "as in [GET, POST]", value)
     return value.upper()
+
+
+def read_field(value: str) -> str:
+    name = value.lower()
+    if name and not METHOD.fullmatch(name):
+        raise mistake(f"{value!r} is not the name of a header field", "as in x-request-timeout-ms", value)
+    if name in RESERVED or name.startswith("x-forwarded-"):
+        raise mistake(f"{value!r} has another meaning", "choose a name of its own", value)
+    return name
 
 
 def read_import_path(value: str) -> str:
@@ -136,6 +149,8 @@ Name = Annotated[
     str, AfterValidator(read_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})
 ]
 Methods = tuple[Annotated[str, AfterValidator(read_method)], ...]
+FieldName = Annotated[str, AfterValidator(read_field), Field(examples=["x-request-timeout-ms"])]
+"""Empty, or the name of a header field that has no meaning of its own, in lower case."""
 ImportPath = Annotated[str, AfterValidator(read_import_path), Field(examples=["package.module:app"])]
 """Empty, or where to import an object from."""
 UrlPath = Annotated[str, AfterValidator(read_url_path)]

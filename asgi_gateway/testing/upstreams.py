@@ -10,7 +10,7 @@ from pydantic import PlainSerializer
 from ..asgi import ASGIApp, Header, Headers, Receive, Scope, Send
 from ..component import Build
 from ..endpoint import Endpoint
-from ..errors import UpstreamError
+from ..errors import Discarded, UpstreamError
 from ..exchange import Call
 from ..local import Progress
 
@@ -37,10 +37,14 @@ class InProcess(Endpoint, name="test_app"):
             except Exception as error:
                 if progress.discarding is error:
                     raise
+                if isinstance(progress.discarding, Discarded):
+                    raise progress.discarding from None
                 logger.info("%r raised", app, exc_info=error)
                 raise UpstreamError("raised", "head", type(error).__name__, sent=True) from error
-            if not progress.complete:
-                raise UpstreamError("incomplete", "head", f"{app!r} returned too early", sent=True)
+            else:
+                progress.end(repr(app))
+            finally:
+                progress.discarding = None
 
         return serve
 

@@ -15,7 +15,10 @@ PLAIN: Document = {"routes": [{"name": "all", "path": "/*", "upstream": "origin"
 
 
 class GatewayPeer(Peer):
-    """One worker; the upstream is called `origin` and `canary`. A plain proxy if no document is given."""
+    """One worker. A plain proxy if no document is given.
+
+    The upstream is called `origin` and `canary`, and whatever the document calls an upstream without targets.
+    """
 
     install = "pip install asgi-gateway"
     module = "asgi_gateway"
@@ -32,7 +35,9 @@ class GatewayPeer(Peer):
         """Put the configuration file there in one step, with the addresses of this run; its path."""
         server = {"listen": f"127.0.0.1:{self.place.port}"}
         target = {"targets": [f"http://127.0.0.1:{self.place.upstream}"]}
-        whole = {"server": server, "upstreams": {"origin": target, "canary": target}, **document}
+        declared: Mapping[str, Document] = {"origin": {}, "canary": {}, **document.get("upstreams", {})}  # type: ignore[dict-item]
+        upstreams = {name: {**target, **options} for name, options in declared.items()}
+        whole = {"server": server, **document, "upstreams": upstreams}
         text = json.dumps(whole).replace(UPSTREAM, f"http://127.0.0.1:{self.place.upstream}/")
         path = Path(self.place.write("gateway.json.new", text))
         return str(path.replace(self.place.folder / "gateway.json"))

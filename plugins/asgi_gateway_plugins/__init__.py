@@ -11,11 +11,15 @@ from .all_of import AllOf
 from .any_of import AnyOf
 from .basic_auth import BasicAuth
 from .body_limit import BodyLimit
+from .breaker import Breaker
+from .bulkhead import Bulkhead
 from .canary import Canary
 from .concurrency import Concurrency
 from .cors import Cors
 from .csrf import Csrf
 from .early_rate_limit import EarlyRateLimit
+from .fallback import Fallback
+from .fault import Fault
 from .forward_auth import ForwardAuth
 from .headers import Headers
 from .ip_filter import IpFilter
@@ -29,6 +33,7 @@ from .quota import Quota
 from .rate_limit import RateLimit
 from .referer import Referer
 from .request_id import RequestId
+from .retry import Retry
 from .security_headers import SecurityHeaders
 from .signature import Signature
 from .user_agent import UserAgent
@@ -66,4 +71,9 @@ def gateway_components() -> Iterable[type[Component]]:
         Headers,
         Canary,
         Middleware,
+        Fallback,
+        Retry,
+        Breaker,
+        Bulkhead,
+        Fault,
     )

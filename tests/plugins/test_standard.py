@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import asgi_gateway_contrib
 import asgi_gateway_plugins
 from asgi_gateway.asgi import Message
@@ -25,6 +27,15 @@ GUARDS: list[Any] = [
 ]
 
 
+PROTECTION: list[Any] = [
+    {"fallback": {"answer": {"body": "{}"}}},
+    "retry",
+    "breaker",
+    {"bulkhead": {"in_flight": 100}},
+    {"fault": {"abort": 503, "abort_percent": 0}},
+]
+
+
 def everything(file: Path) -> dict[str, Any]:
     """A gateway with every component, several of them twice."""
     declared = document(
@@ -42,7 +53,7 @@ def everything(file: Path) -> dict[str, Any]:
         consumers=[{"name": "acme", "keys": ["k"]}],
     )
     for upstream in declared["upstreams"].values():
-        upstream["components"] = [EDITS]
+        upstream["components"] = [EDITS, *PROTECTION]
     return declared
 
 
@@ -114,7 +125,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "middleware",
         "canary",
     )
-    assert plan.upstream_chain == ("headers",)
+    assert plan.upstream_chain == ("headers", "fallback", "retry", "breaker", "bulkhead", "fault")
 
 
 def test_what_guards_serves_websocket_and_may_refuse() -> None:
@@ -130,3 +141,35 @@ def test_importing_them_is_cheap() -> None:
     code = f"{modules}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+FAILING: list[tuple[list[Any], int]] = [
+    ([{"retry": {"back_off": "0s", "budget": {"minimum": 10_000}}}, {"fault": {"abort": 503}}], 503),
+    ([{"retry": {"back_off": "0s", "budget": {"minimum": 10_000}}}, {"fault": {"abort": "reset"}}], 502),
+    ([{"breaker": {"minimum_calls": 10_000}}, {"fault": {"abort": 503}}], 503),
+    ([{"breaker": {"minimum_calls": 10_000}}, {"fault": {"abort": "reset"}}], 502),
+    ([{"breaker": {"failures": 1}}, {"fault": {"abort": 503}}], 503),
+    ([{"fallback": {"answer": {}}}, {"fault": {"abort": 503}}], 200),
+    ([{"fallback": {"answer": {}}}, {"fault": {"abort": "reset"}}], 200),
+    ([{"fallback": {"upstream": "next"}}, {"fault": {"abort": "reset"}}], 200),
+]
+
+
+@pytest.mark.parametrize(("chain", "status"), FAILING, ids=[str(number) for number in range(len(FAILING))])
+async def test_failures_leave_no_cyclic_garbage(upstreams: Upstreams, chain: list[Any], status: int) -> None:
+    declared = document()
+    declared["upstreams"]["main"]["components"] = chain
+    gateway = Gateway.parse(declared, plugins=[upstreams])
+    async with gateway.lifespan():
+        assert await ask(gateway) == status
+        await ask(gateway)
+        upstreams.seen.clear()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await ask(gateway)
+                upstreams.seen.clear()
+            assert gc.collect() == 0
+        finally:
+            gc.enable()

@@ -1,0 +1,365 @@
+"""What is tried again, where, and how often; hits are counted at the upstreams (P27 to P29)."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from asgi_gateway.gateway import Gateway
+
+from .conftest import OK, Answer, Behind, Front, Line, Raw, Script, served
+from .test_websocket import CLOSE, HANDSHAKE, TEXT, Target, closing, opened, read, say
+
+LARGE = bytes(300_000)
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy"
+SAFE = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+UNSAFE = ("POST", "PATCH", "LOCK")
+
+
+def retry(**options: Any) -> dict[str, Any]:
+    allowed = {"budget": {"minimum": 1000}, "back_off": "0s", **options}
+    return {"components": [{"retry": allowed}], "ejection": None}
+
+
+async def closes(line: Line) -> None:
+    await line.head()
+
+
+async def silent(line: Line) -> None:
+    await line.head()
+    await line.gone()
+
+
+async def babbles(line: Line) -> None:
+    await line.head()
+    line.say(b"this is no HTTP\r\n\r\n")
+    await line.gone()
+
+
+async def busy(line: Line) -> None:
+    await line.head()
+    line.say(BUSY)
+    await line.gone()
+
+
+FAULTS: dict[str, Script] = {"closes": closes, "silent": silent, "babbles": babbles, "busy": busy}
+
+
+def nowhere() -> Raw:
+    """A port at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return Raw(probe.getsockname()[1])
+
+
+async def one_request(front: Front, *ups: Raw, method: str, body: bytes = b"", **options: Any) -> Answer:
+    serving = await front(*ups, timeout={"head": "50ms"}, **retry(max_body="1KiB", **options))
+    return await (await serving.caller()).ask(method=method, body=body)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("body", [b"", b"small"], ids=["no body", "a body"])
+async def test_what_is_idempotent_is_tried_at_another_target(
+    upstream: Behind, front: Front, fault: str, body: bytes
+) -> None:
+    for method in SAFE:
+        bad, good = await upstream(FAULTS[fault]), await upstream()
+        answer = await one_request(front, bad, good, method=method, body=body)
+        assert (answer.status, len(bad.heads), len(good.heads)) == (200, 1, 1), method
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("body", [b"", b"small", LARGE], ids=["no body", "a body", "a large body"])
+async def test_what_may_have_been_executed_is_not_tried_again(
+    upstream: Behind, front: Front, fault: str, body: bytes
+) -> None:
+    for method in UNSAFE:
+        bad, good = await upstream(FAULTS[fault]), await upstream()
+        answer = await one_request(front, bad, good, method=method, body=body)
+        assert answer.status in (502, 503, 504)
+        assert (len(bad.heads), len(good.heads)) == (1, 0), method
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_body_too_large_to_be_held_is_sent_once(upstream: Behind, front: Front, fault: str) -> None:
+    bad, good = await upstream(FAULTS[fault]), await upstream()
+    answer = await one_request(front, bad, good, method="PUT", body=LARGE)
+    assert answer.status in (502, 503, 504)
+    assert (len(bad.heads), len(good.heads)) == (1, 0)
+
+
+@pytest.mark.parametrize("method", [*SAFE, *UNSAFE])
+async def test_what_was_not_sent_is_tried_again_whatever_it_is(
+    upstream: Behind, front: Front, method: str
+) -> None:
+    good = await upstream()
+    answer = await one_request(front, nowhere(), good, method=method, body=b"small")
+    assert (answer.status, len(good.heads)) == (200, 1)
+
+
+async def test_a_route_may_say_that_posts_can_be_repeated(upstream: Behind, front: Front) -> None:
+    bad, good = await upstream(closes), await upstream()
+    answer = await one_request(front, bad, good, method="POST", body=b"small", methods=["POST"])
+    assert (answer.status, len(bad.heads), len(good.heads)) == (200, 1, 1)
+
+
+async def test_the_whole_body_reaches_the_second_target(upstream: Behind, front: Front) -> None:
+    got = bytearray()
+
+    async def takes(line: Line) -> None:
+        head = await line.head()
+        size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+        got.extend(await line.reader.readexactly(size))
+        line.say(OK)
+
+    async def stops(line: Line) -> None:
+        await line.head()
+        await line.reader.readexactly(1000)
+
+    body = bytes(range(256)) * 200
+    bad, good = await upstream(stops), await upstream(takes)
+    serving = await front(bad, good, **retry())
+    assert (await (await serving.caller()).ask(method="PUT", body=body)).status == 200
+    assert bytes(got) == body
+
+
+async def test_a_body_is_not_held_back_for_another_attempt(upstream: Behind, front: Front) -> None:
+    half = asyncio.Event()
+
+    async def takes(line: Line) -> None:
+        await line.head()
+        await line.reader.readexactly(5)
+        half.set()
+        await line.reader.readexactly(5)
+        line.say(OK)
+
+    caller = await (await front(await upstream(takes), **retry())).caller()
+    caller.writer.write(b"PUT / HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 10\r\n\r\n12345")
+    await half.wait()
+    caller.writer.write(b"67890")
+    assert (await caller.answer()).status == 200
+
+
+async def test_an_answer_that_began_is_never_tried_again(upstream: Behind, front: Front) -> None:
+    async def breaks(line: Line) -> None:
+        await line.head()
+        line.say(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome")
+
+    bad, good = await upstream(breaks), await upstream()
+    caller = await (await front(bad, good, **retry())).caller()
+    caller.say()
+    assert (await caller.head()).status == 200
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await caller.reader.readexactly(100)
+    assert (len(bad.heads), len(good.heads)) == (1, 0)
+
+
+async def test_after_the_last_attempt_the_caller_gets_the_answer(upstream: Behind, front: Front) -> None:
+    ups = [await upstream(busy) for _ in range(3)]
+    answer = await (await (await front(*ups, **retry(attempts=3))).caller()).ask()
+    assert (answer.status, answer.body) == (503, b"busy")
+    assert [len(up.heads) for up in ups] == [1, 1, 1]
+
+
+async def test_a_flapping_upstream_is_not_noticed(upstream: Behind, front: Front) -> None:
+    async def flaps(line: Line) -> None:
+        while True:
+            await line.head()
+            line.say(BUSY if len(line.upstream.heads) % 2 else OK)
+
+    caller = await (await front(await upstream(flaps), **retry())).caller()
+    assert {(await caller.ask()).status for _ in range(20)} == {200}
+
+
+@pytest.mark.parametrize("wanted", [b"120", b"Fri, 01 Jan 2100 00:00:00 GMT"], ids=["seconds", "date"])
+async def test_a_target_that_asks_for_a_long_pause_gets_it(
+    upstream: Behind, front: Front, wanted: bytes
+) -> None:
+    async def later(line: Line) -> None:
+        await line.head()
+        line.say(BUSY.replace(b"\r\n\r\n", b"\r\nretry-after: " + wanted + b"\r\n\r\n"))
+        await line.gone()
+
+    first, second = await upstream(later), await upstream()
+    answer = await (await (await front(first, second, **retry())).caller()).ask()
+    assert (answer.status, answer.all(b"retry-after")) == (503, [wanted])
+    assert (len(first.heads), len(second.heads)) == (1, 0)
+
+
+async def test_a_short_pause_is_waited_for(upstream: Behind, front: Front) -> None:
+    async def soon(line: Line) -> None:
+        await line.head()
+        line.say(BUSY.replace(b"\r\n\r\n", b"\r\nretry-after: 1\r\n\r\n"))
+        await line.gone()
+
+    first, second = await upstream(soon), await upstream()
+    serving, now = await front(first, second, **retry()), asyncio.get_running_loop().time
+    began = now()
+    assert (await (await serving.caller()).ask()).status == 200
+    assert now() - began >= 1
+
+
+async def test_a_pause_that_is_longer_than_the_deadline_is_not_begun(upstream: Behind, front: Front) -> None:
+    async def later(line: Line) -> None:
+        await line.head()
+        line.say(BUSY.replace(b"\r\n\r\n", b"\r\nretry-after: 5\r\n\r\n"))
+        await line.gone()
+
+    up = await upstream(later)
+    serving = await front(up, timeout={"total": "3s"}, **retry(max_retry_after="1m"))
+    assert (await (await serving.caller()).ask()).status == 503
+    assert len(up.heads) == 1
+
+
+async def test_one_deadline_holds_for_all_attempts(upstream: Behind, front: Front) -> None:
+    up = await upstream(silent)
+    serving = await front(up, timeout={"head": "40ms", "total": "150ms"}, **retry(attempts=10))
+    now = asyncio.get_running_loop().time
+    began = now()
+    answer = await (await serving.caller()).ask()
+    assert answer.status == 504
+    assert 0.1 < now() - began < 2
+    assert 1 < len(up.heads) < 5
+
+
+async def test_a_caller_who_leaves_in_the_pause_ends_it(upstream: Behind, front: Front) -> None:
+    async def later(line: Line) -> None:
+        await line.head()
+        line.say(BUSY.replace(b"\r\n\r\n", b"\r\nretry-after: 60\r\nconnection: close\r\n\r\n"))
+        await line.gone()
+
+    up = await upstream(later)
+    serving = await front(up, timeout={"total": "10m"}, **retry(max_retry_after="5m"))
+    caller = await serving.caller()
+    caller.say()
+    await up.closed.wait()
+    assert serving.state.tasks
+    caller.leave()
+    while serving.state.tasks:
+        await asyncio.sleep(0.001)
+    assert len(up.heads) == 1
+
+
+async def test_a_storm_of_retries_is_bounded(upstream: Behind, front: Front) -> None:
+    async def always_busy(line: Line) -> None:
+        while True:
+            await line.head()
+            line.say(BUSY)
+
+    up = await upstream(always_busy)
+    serving = await front(up, **retry(attempts=10, budget={"percent": 20, "minimum": 3}))
+    callers = [await serving.caller() for _ in range(50)]
+
+    async def asks(number: int) -> None:
+        for _ in range(10):
+            assert (await callers[number].ask()).status == 503
+
+    await asyncio.gather(*(asks(number) for number in range(50)))
+    assert 500 < len(up.heads) <= 600 + 3
+
+
+async def test_an_event_stream_that_is_discarded_leaves_the_deadline_in_force(
+    upstream: Behind, front: Front
+) -> None:
+    async def stream(line: Line) -> None:
+        await line.head()
+        head = b"HTTP/1.1 503 Busy\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        line.say(head)
+        await line.gone()
+
+    first, second = await upstream(stream), await upstream(silent)
+    serving = await front(first, second, timeout={"total": "100ms"}, **retry())
+    answer = await (await serving.caller()).ask()
+    assert (answer.status, json.loads(answer.body)["reason"]) == (504, "total_timeout")
+
+
+async def swallows(scope: Any, receive: Any, send: Any) -> None:
+    """An app that takes every exception for its own."""
+    for message in (
+        {"type": "http.response.start", "status": 503, "headers": []},
+        {"type": "http.response.body", "body": b"busy"},
+    ):
+        with contextlib.suppress(Exception):
+            await send(message)
+
+
+async def wraps(scope: Any, receive: Any, send: Any) -> None:
+    """An app in whose task group something failed."""
+    try:
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+    except Exception as error:
+        raise ExceptionGroup("something failed", [error]) from None
+
+
+async def good(scope: Any, receive: Any, send: Any) -> None:
+    body = (await receive())["body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"good " + body})
+
+
+@pytest.mark.parametrize("app", ["swallows", "wraps"])
+@pytest.mark.parametrize("body", [b"", b"body"], ids=["no body", "a body"])
+async def test_an_app_that_hides_what_came_out_of_send_is_tried_again(app: str, body: bytes) -> None:
+    targets = [{"asgi": f"tests.wire.test_retries:{name}"} for name in (app, "good")]
+    document = {
+        "upstreams": {"up": {"targets": targets, **retry()}},
+        "routes": [{"name": "all", "path": "/*", "upstream": "up"}],
+    }
+    async with served(Gateway.parse(document)) as front:
+        assert (await (await front.caller()).ask(method="PUT", body=body)).body == b"good " + body
+
+
+# WebSocket
+
+
+@pytest.mark.parametrize("fault", ["refused", "closes", "busy"])
+async def test_a_handshake_is_tried_at_another_target(upstream: Behind, front: Front, fault: str) -> None:
+    target = Target()
+    bad = nowhere() if fault == "refused" else await upstream(FAULTS[fault])
+    serving = await front(bad, await upstream(target), route={"websocket": True}, **retry())
+    caller = await opened(serving)
+    await say(caller, TEXT, b"hello")
+    assert await target.got.get() == (TEXT, b"hello")
+    await say(caller, CLOSE, closing(1000))
+    assert await read(caller.reader) == (CLOSE, closing(1000))
+
+
+async def test_after_the_last_attempt_a_handshake_is_refused(upstream: Behind, front: Front) -> None:
+    ups = [await upstream(busy) for _ in range(2)]
+    caller = await (await front(*ups, route={"websocket": True}, **retry())).caller()
+    caller.say("/", *HANDSHAKE)
+    assert (await caller.answer()).status == 503
+    assert [len(up.heads) for up in ups] == [1, 1]
+
+
+async def test_a_websocket_that_breaks_is_not_opened_again(upstream: Behind, front: Front) -> None:
+    async def breaks(line: Line) -> None:
+        return
+
+    bad, good = await upstream(Target(breaks)), await upstream()
+    caller = await opened(await front(bad, good, route={"websocket": True}, **retry()))
+    assert (await read(caller.reader))[0] == CLOSE
+    assert (len(bad.heads), len(good.heads)) == (1, 0)
+
+
+# Reload
+
+
+async def test_a_reload_keeps_the_budget(upstream: Behind, front: Front) -> None:
+    async def always(line: Line) -> None:
+        while True:
+            await line.head()
+            line.say(BUSY)
+
+    up = await upstream(always)
+    serving = await front(up, **retry(budget={"percent": 0, "minimum": 2}))
+    caller = await serving.caller()
+    for _ in range(4):
+        await caller.ask()
+    await serving.gateway.reload(serving.gateway.config)
+    for _ in range(4):
+        await caller.ask()
+    assert len(up.heads) == 8 + 2
