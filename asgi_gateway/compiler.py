@@ -16,7 +16,7 @@ from .errors import ConfigError, Problem
 from .exchange import EXCHANGE
 from .forwarding import Trusted
 from .kernel import Kernel
-from .live import Live, Plan, Serving
+from .live import Beside, Live, Plan, Serving
 from .opening import Opened, open_upstream
 from .paths import canonical
 from .plugins import suggestion
@@ -139,6 +139,11 @@ class Compiler:
             self._problems += error.problems
             return None
 
+    def up(self, name: str) -> Callable[[], bool]:
+        """Whether an upstream has a target that is available. One that is no pool always is."""
+        pool = self._opened[name].pool
+        return always if pool is None else pool.up
+
     # The store
 
     def _open_store(self) -> Store:
@@ -259,7 +264,14 @@ class Compiler:
             chain=names(uses, "http"),
             upstream_chain=names(upstream.components, "http"),
             websocket_chain=names(uses, "websocket") if route.websocket else None,
+            beside=tuple(self._beside(uses)),
         )
+
+    def _beside(self, uses: Sequence[Use]) -> Iterator[Beside]:
+        for use in in_order(uses):
+            for name, share in use.component.leads_to():
+                chain = names(self.config.upstreams[name].components, "http")
+                yield Beside(use.component.name, name, share, self._opened[name].targets, chain)
 
     # The fold
 
@@ -273,7 +285,7 @@ class Compiler:
             seen[name] = position + 1
             self._check_side(use, owner)
             if kind in use.component.serves:
-                builds.append((use, ChainBuild(self, owner, name, position, use.mode)))
+                builds.append((use, ChainBuild(self, owner, name, position, use.mode, end=app)))
             elif kind == "websocket" and use.component.stage in MUST_SERVE:
                 raise ConfigError(
                     Problem(
@@ -345,6 +357,10 @@ def names(uses: Sequence[Use], kind: str) -> tuple[str, ...]:
         for use in in_order(uses)
         if kind in use.component.serves
     )
+
+
+def always() -> bool:
+    return True
 
 
 async def close_store(store: Store) -> None:

@@ -34,6 +34,11 @@ class Pool:
         self._ejection = ejection
         self._dice = dice
         self._pick: Pick | None = None
+        self._up = True
+
+    def up(self) -> bool:
+        """Whether a target is available."""
+        return self._up
 
     def open(self) -> None:
         """Begin to follow the health of the targets."""
@@ -48,7 +53,8 @@ class Pool:
     def _changed(self) -> None:
         weighted = [(target, weight) for target, weight in self.targets if weight]
         # With no healthy target at all the checks are more likely to be wrong than all targets to be down.
-        there = [(target, weight) for target, weight in weighted if target.available] or weighted
+        there = [(target, weight) for target, weight in weighted if target.available]
+        self._up, there = bool(there), there or weighted
         self._pick = balancer(self._kind, there, self._dice) if there else None
 
     def pick(self, avoid: Sequence[Target] = ()) -> Target:
