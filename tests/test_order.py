@@ -34,6 +34,7 @@ ORDER = [
     ("LIMIT", "websocket_limit"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
+    ("SPLIT", "mirror"),
     ("SPLIT", "canary"),
 ]
 
