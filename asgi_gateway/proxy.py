@@ -24,12 +24,14 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel, max_open: 
     `max_open`: WebSockets to one target.
     """
     head = heads(host, forwarded)
+    timed, monotonic = pool.timed, pool.monotonic
 
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope[CALL]
-        target = pool.pick(call.attempts)
+        target = pool.pick(scope, call.attempts)
         call.attempts.append(target)
         target.active += 1
+        asked = monotonic() if timed else 0.0
         try:
             if scope["type"] != "http":
                 if target.tunnels >= max_open:
@@ -47,12 +49,16 @@ def proxy(pool: Pool, *, host: str, forwarded: Style, tunnel: Tunnel, max_open: 
             if transport is None:
                 assert target.local is not None
                 await target.local.serve(scope, receive, send)
+                if timed:
+                    target.took((now := monotonic()) - asked, now)
                 pool.answered(target, call.status)
                 return
             exchange: Exchange = scope[EXCHANGE]
             answer = await transport.send(
                 scope["method"], head(scope, exchange, target), receive if exchange.has_body else None, call
             )
+            if timed:
+                target.took((now := monotonic()) - asked, now)
             try:
                 await relay(answer, call, send, trailers=exchange.trailers)
             finally:

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from asgi_gateway.asgi import Message, Scope
+from asgi_gateway.asgi import Message, Scope, cookie
 from asgi_gateway.exchange import Exchange
 
-from ..caller import Tell, cookie
+from ..caller import Tell
 
 BUCKETS = 10_000
 COOKIE = pattern(rb"[A-Za-z0-9._-]{1,128}")
@@ -69,7 +69,7 @@ def by_cookie(name: str, age: float) -> Tell:
     attributes = b"; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax" % age
 
     def tell(scope: Scope, exchange: Exchange) -> str:
-        caller = cookie(scope, key)
+        caller = cookie(scope["headers"], key)
         if not COOKIE.fullmatch(caller):
             if scope["type"] != "http":
                 return ""

@@ -4,12 +4,10 @@ from collections.abc import Callable, Sequence
 
 from pydantic import model_validator
 
-from asgi_gateway.asgi import Scope, header
+from asgi_gateway.asgi import Scope, cookie, header
 from asgi_gateway.config.model import Model, Name, Pairs
 from asgi_gateway.exchange import Exchange
 from asgi_gateway.mistake import mistake
-
-from ..caller import cookie
 
 Test = Callable[[Scope, Exchange], bool]
 ANY = "*"
@@ -60,8 +58,8 @@ def has_header(name: str, value: str) -> Test:
 def has_cookie(name: str, value: str) -> Test:
     key, wanted = name.encode(), value.encode()
     if value == ANY:
-        return lambda scope, exchange: bool(cookie(scope, key))
-    return lambda scope, exchange: cookie(scope, key) == wanted
+        return lambda scope, exchange: bool(cookie(scope["headers"], key))
+    return lambda scope, exchange: cookie(scope["headers"], key) == wanted
 
 
 def in_groups(groups: frozenset[str]) -> Test:
