@@ -69,6 +69,10 @@ class ChainBuild:
         self.control: Control = compiler.kernel.control
 
     @property
+    def shares(self) -> bool:
+        return self._compiler.shares
+
+    @property
     def store(self) -> Store:
         return self._compiler.store_for(self._component)
 

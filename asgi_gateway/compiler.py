@@ -162,6 +162,11 @@ class Compiler:
         self._counting.add(component)
         return self._store
 
+    @property
+    def shares(self) -> bool:
+        assert self._store is not None
+        return self._store.shared
+
     def _counts_apart(self) -> tuple[str, ...]:
         """Components whose state each process has for itself."""
         alone = self._store is not None and not self._store.shared

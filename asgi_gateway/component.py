@@ -159,6 +159,11 @@ class Build(Protocol):
         ...
 
     @property
+    def shares(self) -> bool:
+        """Whether there is a store that processes share: for what makes sense only then."""
+        ...
+
+    @property
     def store(self) -> Store:
         """State that the processes of a gateway share, if `store.shared`; behind a deadline and a breaker."""
         ...

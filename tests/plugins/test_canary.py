@@ -1,9 +1,9 @@
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from math import sqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -18,9 +18,10 @@ from asgi_gateway.exchange import Exchange, closed
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.hookspecs import hookimpl
 from asgi_gateway.showing import checked
+from asgi_gateway.store import MemoryStore, Store
 from asgi_gateway.strategy import Choose, Strategy
 from asgi_gateway_plugins.canary.buckets import Draw, bucket, share
-from asgi_gateway_plugins.canary.rollback import Guard, Rollback, Sample, Window, worse
+from asgi_gateway_plugins.canary.rollback import Guard, Rollback, Sample, Shared, Window, worse
 from tests.plugins.kit import Hand, Upstreams, client, document, handshake, serving
 
 PERCENT = st.decimals(0, 100, places=2).map(float)
@@ -536,6 +537,55 @@ async def test_what_says_nothing_about_an_upstream_is_not_counted(clock: Hand) -
         guard.watch(exchange, "stable")
         exchange.end(1.0)
     assert guard._windows["stable"].at(1.0).whole.requests == 0
+
+
+class Common(MemoryStore, schemes=("common",)):
+    """One store for all gateways of this process."""
+
+    shared = True
+    one: ClassVar["Common | None"] = None
+
+    @classmethod
+    def open(cls, url: str, *, timeout: float, now: Callable[[], float]) -> "Common":
+        if cls.one is None:
+            cls.one = cls(now)
+        return cls.one
+
+
+class Stores:
+    @hookimpl
+    def gateway_stores(self) -> list[type[Store]]:
+        return [Common]
+
+
+async def test_workers_with_a_store_roll_back_together(clock: Hand) -> None:
+    Common.one = None
+    sick = Sick(clock, 10)
+    declared = split(by="header:x-user", percent=50, rollback=GUARDED) | {"store": "common://"}
+
+    def worker() -> tuple[Gateway, Callable[[], Awaitable[None]], Dial[bool]]:
+        gateway = Gateway.parse(declared, plugins=[sick, Stores()], clock=clock)
+        assert not gateway.warnings
+        kept = gateway._kernel.resources._kept.values()
+        (shared,) = [each.value for each in kept if isinstance(each.value, Shared)]
+        return gateway, shared.follow, gateway.dial("route/main/canary/rolled_back/canary")
+
+    (one, follow, mine), (_, other, its) = worker(), worker()
+    async with one.lifespan(), client(one) as http:
+        for user in range(100):
+            await http.get("/", headers={"x-user": str(user)})
+        assert (mine.value, its.value) == (True, False)
+        await follow()
+        await other()
+        assert its.value
+        _, late, new = worker()
+        await late()
+        assert new.value
+        its.set(False)
+        for each in (other, follow, late):
+            await each()
+        assert not any(dial.value for dial in (mine, its, new))
+    Common.one = None
 
 
 # What people see

@@ -32,7 +32,7 @@ from ..caller import one_of, tell_by
 from ..fields import NoHeader, spellings
 from .buckets import BUCKETS, Draw, Percent, bucket, by_cookie, share
 from .ramp import Ramp, Ramping
-from .rollback import STABLE, Guard, Rollback
+from .rollback import STABLE, Guard, Rollback, Shared
 from .rules import Rule
 
 __all__ = ["Canary", "Ramp", "Rollback", "Rule", "Variant"]
@@ -263,6 +263,11 @@ class Canary(Component, name="canary", stage=Stage.SPLIT, serves=frozenset({"htt
         monotonic = build.clock.monotonic
         guard = build.keep(("guard", self), lambda: Guard(build.owner, options, dials, monotonic, stop))
         build.on_live(guard.begin)
+        if build.shares:
+            # Other options are another experiment, and nothing of it was rolled back.
+            key = f"{build.place}/{blake2b(repr(self).encode(), digest_size=8).hexdigest()}"
+            store = build.store
+            build.keep(("shared", self), lambda: Shared(store, key, dials, stop), run=Shared.run)
         return guard
 
 

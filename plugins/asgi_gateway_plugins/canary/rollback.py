@@ -1,5 +1,6 @@
 """Leads everybody back to the stable side when a variant does worse than it."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,6 +13,7 @@ from asgi_gateway.component import Dial
 from asgi_gateway.config.model import Model
 from asgi_gateway.exchange import Exchange
 from asgi_gateway.mistake import mistake
+from asgi_gateway.store import Store, StoreError
 from asgi_gateway.units import Span
 
 logger = logging.getLogger("asgi_gateway")
@@ -19,6 +21,10 @@ logger = logging.getLogger("asgi_gateway")
 STABLE = "stable"
 SIGMAS = 3.0
 """How many standard errors a difference has: less may be chance."""
+EVERY = 1.0
+"""Seconds between two looks at what other processes have rolled back."""
+KEPT = 30 * 86400.0
+"""Seconds that a rollback is remembered in a shared store."""
 BLAMELESS = ("configuration_expired", "shutdown")
 
 
@@ -101,6 +107,44 @@ class Window:
     @property
     def whole(self) -> Sample:
         return self._before + self.current
+
+
+class Shared:
+    """Spreads what was rolled back to all processes that share a store, also to those that start later.
+    Whoever turns a dial, all have it soon.
+    """
+
+    def __init__(self, store: Store, key: str, dials: Mapping[str, Dial], closed: Callable[[], None]) -> None:
+        self._store = store
+        self._dials = dials
+        self._closed = closed
+        self._keys = {variant: f"{key}/{variant}" for variant in dials}
+        self._known = dict.fromkeys(dials, False)
+        """What the store and the dial said when both were last the same."""
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.follow()
+            except StoreError as error:
+                logger.debug("rollbacks are not shared at the moment: %s", error)
+            await asyncio.sleep(EVERY)
+
+    async def follow(self) -> None:
+        """Bring dials and store together; what changed here goes first."""
+        for variant, dial in self._dials.items():
+            key, known = self._keys[variant], self._known[variant]
+            there = await self._store.get(key) is not None
+            mine = dial.value
+            if mine is not known:
+                await (self._store.set(key, b"1", KEPT) if mine else self._store.delete(key))
+                self._known[variant] = mine
+            elif there is not known:
+                logger.warning("%s: another process turned it to %s", dial.name, there)
+                self._known[variant] = there
+                dial.set(there)
+                if there:
+                    self._closed()
 
 
 class Guard:
