@@ -19,6 +19,7 @@ __all__ = [
     "Scope",
     "Send",
     "answer",
+    "cookie",
     "header",
     "problem",
 ]
@@ -37,6 +38,17 @@ def header(headers: Iterable[Header], name: bytes) -> bytes | None:
         if key == name:
             return value
     return None
+
+
+def cookie(headers: Iterable[Header], name: bytes) -> bytes:
+    """The value of the first cookie of that name, or nothing."""
+    for key, line in headers:
+        if key == b"cookie":
+            for pair in line.split(b";"):
+                found, _, text = pair.strip().partition(b"=")
+                if found == name:
+                    return text.strip(b'"')
+    return b""
 
 
 def is_stream(headers: Iterable[Header]) -> bool:

@@ -8,6 +8,7 @@ from .asgi import ASGIApp
 from .clock import Clock
 from .component import Control, Refuse
 from .consumers import Consumers
+from .errors import ConfigError, Problem
 from .refusing import Refusing
 from .store import Store
 
@@ -49,6 +50,7 @@ class ChainBuild:
         position: int,
         mode: Literal["enforce", "report"],
         *,
+        end: ASGIApp | None = None,
         inside: tuple[Hashable, ...] = (),
         refuse: Callable[[ASGIApp], Refuse] | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class ChainBuild:
         self._position = position
         self._inside = inside
         self._refuse = refuse
+        self._end = end
         self.owner = owner
         self.place = f"{component}/{owner}/{position}"
         self.mode: Literal["enforce", "report"] = mode
@@ -66,11 +69,25 @@ class ChainBuild:
         self.control: Control = compiler.kernel.control
 
     @property
+    def shares(self) -> bool:
+        return self._compiler.shares
+
+    @property
     def store(self) -> Store:
         return self._compiler.store_for(self._component)
 
+    @property
+    def end(self) -> ASGIApp:
+        if self._end is None:
+            raise ConfigError(Problem("an endpoint is the end of its chain", self.owner))
+        return self._end
+
     def upstream(self, name: str) -> ASGIApp:
         return self._compiler.upstream(name, self.owner)
+
+    def up(self, name: str) -> Callable[[], bool]:
+        self._compiler.upstream(name, self.owner)
+        return self._compiler.up(name)
 
     def keep(
         self,
@@ -92,7 +109,9 @@ class ChainBuild:
 
     def inside(self, component: str, place: Hashable, refuse: Callable[[ASGIApp], Refuse]) -> "ChainBuild":
         within = (*self._inside, self._component, self._position, place)
-        return ChainBuild(self._compiler, self.owner, component, 0, self.mode, inside=within, refuse=refuse)
+        return ChainBuild(
+            self._compiler, self.owner, component, 0, self.mode, end=self._end, inside=within, refuse=refuse
+        )
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> bool:
         return self._compiler.kernel.spawn(coroutine)

@@ -16,7 +16,7 @@ from .errors import ConfigError, Problem
 from .exchange import EXCHANGE
 from .forwarding import Trusted
 from .kernel import Kernel
-from .live import Live, Plan, Serving
+from .live import Beside, Live, Plan, Serving
 from .opening import Opened, open_upstream
 from .paths import canonical
 from .plugins import suggestion
@@ -146,6 +146,11 @@ class Compiler:
             self._problems += error.problems
             return None
 
+    def up(self, name: str) -> Callable[[], bool]:
+        """Whether an upstream has a target that is available. One that is no pool always is."""
+        pool = self._opened[name].pool
+        return always if pool is None else pool.up
+
     # The store
 
     def _open_store(self) -> Store:
@@ -179,6 +184,11 @@ class Compiler:
         assert self._store is not None
         self._counting.add(component)
         return self._store
+
+    @property
+    def shares(self) -> bool:
+        assert self._store is not None
+        return self._store.shared
 
     def _counts_apart(self) -> tuple[str, ...]:
         """Components whose state each process has for itself."""
@@ -284,7 +294,14 @@ class Compiler:
             chain=names(uses, "http"),
             upstream_chain=names(upstream.components, "http"),
             websocket_chain=names(uses, "websocket") if route.websocket else None,
+            beside=tuple(self._beside(uses)),
         )
+
+    def _beside(self, uses: Sequence[Use]) -> Iterator[Beside]:
+        for use in in_order(uses):
+            for name, share in use.component.leads_to():
+                chain = names(self.config.upstreams[name].components, "http")
+                yield Beside(use.component.name, name, share, self._opened[name].targets, chain)
 
     # The fold
 
@@ -298,7 +315,7 @@ class Compiler:
             seen[name] = position + 1
             self._check_side(use, owner)
             if kind in use.component.serves:
-                builds.append((use, ChainBuild(self, owner, name, position, use.mode)))
+                builds.append((use, ChainBuild(self, owner, name, position, use.mode, end=app)))
             elif kind == "websocket" and use.component.stage in MUST_SERVE:
                 raise ConfigError(
                     Problem(
@@ -387,6 +404,10 @@ def by_kind(http: ASGIApp, websocket: ASGIApp) -> ASGIApp:
         return (http if scope["type"] == "http" else websocket)(scope, receive, send)
 
     return upstream  # type: ignore[return-value]
+
+
+def always() -> bool:
+    return True
 
 
 async def close_store(store: Store) -> None:

@@ -75,6 +75,10 @@ class Component(Strict):
         """
         return ""
 
+    def leads_to(self) -> Iterable[tuple[str, str]]:
+        """Upstreams beside that of the route which requests may reach, and which requests: for `check`."""
+        return ()
+
     def wrap(self, app: ASGIApp, build: "Build") -> ASGIApp:
         """Return an ASGI app around `app`. Does all the work that can be done once; synchronous; may raise
         ConfigError.
@@ -160,6 +164,18 @@ class Build(Protocol):
     control: Control
 
     @property
+    def end(self) -> ASGIApp:
+        """The end of the chain: on a route what calls the upstream that the exchange names, under the path
+        that the route rewrites.
+        """
+        ...
+
+    @property
+    def shares(self) -> bool:
+        """Whether there is a store that processes share: for what makes sense only then."""
+        ...
+
+    @property
     def store(self) -> Store:
         """State that the processes of a gateway share, if `store.shared`; behind a deadline and a breaker."""
         ...
@@ -168,6 +184,10 @@ class Build(Protocol):
         """The compiled chain of an upstream; ConfigError if there is none of that name, or if they form a
         circle.
         """
+        ...
+
+    def up(self, name: str) -> Callable[[], bool]:
+        """What tells whether an upstream has a target that is available."""
         ...
 
     def keep(

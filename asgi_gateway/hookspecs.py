@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
     from .gateway import Gateway
     from .store import Store
+    from .strategy import Strategy
 
 hookspec = pluggy.HookspecMarker("asgi_gateway")
 hookimpl = pluggy.HookimplMarker("asgi_gateway")
@@ -32,6 +33,11 @@ def gateway_endpoints() -> "Iterable[type[Endpoint]]":  # type: ignore[empty-bod
 @hookspec
 def gateway_stores() -> "Iterable[type[Store]]":  # type: ignore[empty-body]
     """Offer kinds of store. A file selects one by the scheme of its URL."""
+
+
+@hookspec
+def gateway_canary_strategies() -> "Iterable[type[Strategy]]":  # type: ignore[empty-body]
+    """Offer ways to choose who is a canary. A `canary` selects one by name."""
 
 
 @hookspec

@@ -17,6 +17,18 @@ from .routing import Table
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """Another upstream that requests of a route may reach, for people."""
+
+    component: str
+    upstream: str
+    share: str
+    """Which requests."""
+    targets: tuple[str, ...]
+    upstream_chain: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One route as it was compiled, for people: names of components, outermost first."""
 
@@ -29,6 +41,8 @@ class Plan:
     chain: tuple[str, ...]
     upstream_chain: tuple[str, ...]
     websocket_chain: tuple[str, ...] | None = None
+    beside: tuple[Beside, ...] = ()
+    """Where components lead requests beside the upstream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The only place that opens an upstream: makes its targets, their transports and what watches over them."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .asgi import ASGIApp
 from .build import ChainBuild
@@ -44,7 +44,8 @@ def open_upstream(name: str, options: Upstream, compiler: "Compiler") -> Opened:
         ) from error
     if not any(weight for _, weight in weighted):
         raise ConfigError(Problem("no target has a weight above 0", f"upstream {name}"))
-    pool = Pool(name, weighted, options.balancer, options.ejection, compiler.kernel.dice)
+    kernel = compiler.kernel
+    pool = Pool(name, weighted, options, kernel.dice, kernel.clock.monotonic)
     app = proxy(
         pool,
         host=options.host,
@@ -96,14 +97,17 @@ class Opener:
         return Checker(target, self._transport(origin, pool), *given)
 
     def _local(self, path: str) -> Target:
-        return self._keep(("local target", path), lambda: Target(f"asgi:{path}", local=self._app(path)))
+        return self._keep(("local target", path), lambda: self._made(f"asgi:{path}", local=self._app(path)))
+
+    def _made(self, name: str, **parts: Any) -> Target:
+        return Target(name, monotonic=self._kernel.clock.monotonic, **parts)
 
     def _app(self, path: str) -> Local:
         return self._keep(("local", path), lambda: Local(path, self._kernel.clock), Local.run)
 
     def _remote(self, origin: Origin) -> Target:
         transport = self._transport(origin, self._options.pool)
-        return Target(str(origin), origin=origin, transport=transport)
+        return self._made(str(origin), origin=origin, transport=transport)
 
     def _transport(self, origin: Origin, pool: PoolConfig) -> Transport:
         options = self._options

@@ -14,6 +14,7 @@ from .endpoint import Endpoint
 from .errors import ConfigError, Problem
 from .stage import Stage
 from .store import Store
+from .strategy import Strategy
 
 GROUP = "asgi_gateway"
 """The entry-point group of plugins."""
@@ -82,6 +83,7 @@ class Plugins:
         self.endpoints: Mapping[str, type[Endpoint]] = self._offers("gateway_endpoints", Endpoint)
         self.stores: Mapping[str, type[Store]] = self._offers("gateway_stores", Store)
         """By the schemes of their URLs."""
+        self.strategies: Mapping[str, type[Strategy]] = self._offers("gateway_canary_strategies", Strategy)
 
     def _offers(self, hook: str, base: type[Any]) -> dict[str, Any]:
         offers: dict[str, Any] = {}

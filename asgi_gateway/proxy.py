@@ -35,13 +35,15 @@ def proxy(
     """
     head = heads(host, forwarded)
     if deadline_header:
-        head = timed(head, deadline_header.encode(), (clock or Clock()).monotonic)
+        head = with_deadline(head, deadline_header.encode(), (clock or Clock()).monotonic)
+    timed, monotonic = pool.timed, pool.monotonic
 
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope[CALL]
-        target = pool.pick(call.attempts)
+        target = pool.pick(scope, call.attempts)
         call.attempts.append(target)
         target.active += 1
+        asked = monotonic() if timed else 0.0
         try:
             if scope["type"] != "http":
                 if target.tunnels >= max_open:
@@ -59,12 +61,16 @@ def proxy(
             if transport is None:
                 assert target.local is not None
                 await target.local.serve(scope, receive, send)
+                if timed:
+                    target.took((now := monotonic()) - asked, now)
                 pool.answered(target, call.status)
                 return
             exchange: Exchange = scope[EXCHANGE]
             answer = await transport.send(
                 scope["method"], head(scope, exchange, target), receive if exchange.has_body else None, call
             )
+            if timed:
+                target.took((now := monotonic()) - asked, now)
             try:
                 await relay(answer, call, send, trailers=exchange.trailers)
             finally:
@@ -115,10 +121,10 @@ async def relay(answer: Answer, call: Call, send: Send, *, trailers: bool) -> No
 Head = Callable[[Scope, Exchange, Target], bytes]
 
 
-def timed(head: Head, name: bytes, monotonic: Callable[[], float]) -> Head:
+def with_deadline(head: Head, name: bytes, monotonic: Callable[[], float]) -> Head:
     """Tell the target how many milliseconds are left. UpstreamError: there are none."""
 
-    def timed(scope: Scope, exchange: Exchange, target: Target) -> bytes:
+    def with_deadline(scope: Scope, exchange: Exchange, target: Target) -> bytes:
         call: Call = scope[CALL]
         if (left := int((call.deadline - monotonic()) * 1000)) <= 0:
             raise UpstreamError("total_timeout", "pool")

@@ -10,7 +10,7 @@ from .plugins import Plugins
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from .live import Plan
+    from .live import Beside, Plan
 
 ARROW = " → "
 
@@ -35,12 +35,18 @@ def chains(plan: "Plan") -> Iterator[str]:
     yield "  " + ARROW.join([*plan.chain, plan.upstream])
     if plan.websocket_chain is not None:
         yield "  WebSocket: " + ARROW.join([*plan.websocket_chain, plan.upstream])
+    for beside in plan.beside:
+        yield f"  {beside.component}{ARROW}{beside.upstream}: {beside.share}"
 
 
 def upstreams(plans: Iterable["Plan"]) -> Iterator[str]:
     """The upstreams that routes lead to: what a call passes, outermost first, and where it ends."""
-    for name, plan in {plan.upstream: plan for plan in plans}.items():
-        yield f"upstream {name}: " + ARROW.join([*plan.upstream_chain, ", ".join(plan.targets)])
+    ends: dict[str, Plan | Beside] = {}
+    for plan in plans:
+        ends[plan.upstream] = plan
+        ends.update((beside.upstream, beside) for beside in plan.beside)
+    for name, end in ends.items():
+        yield f"upstream {name}: " + ARROW.join([*end.upstream_chain, ", ".join(end.targets)])
 
 
 def checked(plans: Sequence["Plan"], warnings: Iterable[Problem]) -> Iterator[str]:
@@ -74,6 +80,10 @@ def installed(plugins: Plugins) -> Iterator[str]:
         yield ""
         ends = [(name, kind.__module__, summary(kind)) for name, kind in sorted(plugins.endpoints.items())]
         yield from table(("ENDPOINT", "MODULE", "WHAT IT DOES"), ends)
+    if plugins.strategies:
+        yield ""
+        ways = [(name, kind.__module__, summary(kind)) for name, kind in sorted(plugins.strategies.items())]
+        yield from table(("CANARY STRATEGY", "MODULE", "WHAT IT DOES"), ways)
 
 
 def summary(kind: "type[BaseModel]") -> str:

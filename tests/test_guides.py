@@ -13,6 +13,7 @@ DOCS = ROOT / "docs"
 GUIDES = (
     ROOT / "README.md",
     DOCS / "README.md",
+    DOCS / "balancing.md",
     DOCS / "concepts.md",
     DOCS / "getting-started.md",
     DOCS / "mounting.md",

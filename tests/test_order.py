@@ -35,6 +35,7 @@ ORDER = [
     ("LIMIT", "websocket_limit"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
+    ("SPLIT", "mirror"),
     ("SPLIT", "canary"),
     ("RESCUE", "fallback"),
     ("RETRY", "retry"),

@@ -41,6 +41,7 @@ from asgi_gateway_plugins.jwt_auth import JwtAuth
 from asgi_gateway_plugins.key_auth import KeyAuth
 from asgi_gateway_plugins.maintenance import Maintenance
 from asgi_gateway_plugins.middleware import Middleware
+from asgi_gateway_plugins.mirror import Mirror
 from asgi_gateway_plugins.mtls import Mtls
 from asgi_gateway_plugins.quota import Quota
 from asgi_gateway_plugins.rate_limit import RateLimit
@@ -371,6 +372,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     ),
     (Maintenance(active=True, allow=("127.0.0.1",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (Middleware(cls=f"{__name__}:Plain"), {}),
+    (Mirror(upstream="next"), {"upstreams": {"next": Upstream()}}),
     (Quota(limit=1), {"refused_by": [Request(), Request()]}),
     (
         Mtls(header="x-cert"),

@@ -7,8 +7,10 @@ from .server import Limits, Paths, Probes, Server, ServerTLS
 from .store import StoreConfig, StoredConsumers
 from .upstream import (
     EjectionConfig,
+    HashConfig,
     HealthConfig,
     PoolConfig,
+    StickyConfig,
     TargetConfig,
     TimeoutConfig,
     Upstream,
@@ -22,6 +24,7 @@ __all__ = [
     "Chain",
     "EjectionConfig",
     "GatewayConfig",
+    "HashConfig",
     "HealthConfig",
     "Limits",
     "Methods",
@@ -35,6 +38,7 @@ __all__ = [
     "Route",
     "Server",
     "ServerTLS",
+    "StickyConfig",
     "StoreConfig",
     "StoredConsumers",
     "TargetConfig",

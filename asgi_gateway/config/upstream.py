@@ -1,10 +1,13 @@
 """The only place that says what a service behind the gateway is, and what protects it."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
+    SecretStr,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -19,6 +22,8 @@ from ..mistake import below, mistake
 from ..units import Size, Span, Time
 from .chain import Chain, find, make, offered, read_entry
 from .model import Host, ImportPath, Model, TransportName, Url, UrlPath
+
+HASH_BY = re.compile(r"ip|consumer|(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 
 
 def read_target(value: Any) -> Any:
@@ -122,9 +127,42 @@ class EjectionConfig(Model):
     failures: Annotated[int, Field(ge=1)] = 5
     """Failed calls in a row (no connection, reset, timeout, 502, 503, 504)."""
     duration: Span = 10.0
-    """How long it is left out."""
+    """How long it is left out; twice as long the second time, and so on. Each such time that goes well takes
+    one back."""
+    max_duration: Span = 300.0
+    """The longest time that it is left out; never less than `duration`."""
     max_percent: Annotated[int, Field(ge=0, le=100)] = 50
-    """The largest part of the targets that may be out at one time."""
+    """The largest part of the targets that may be out at one time. One may always be, the last one never; 0:
+    none."""
+
+
+def read_hash_by(by: str) -> str:
+    if not HASH_BY.fullmatch(by):
+        raise mistake(f"{by!r} is nothing to hash", "ip, consumer, header:<name> or cookie:<name>", by)
+    return by
+
+
+class HashConfig(Model):
+    """What `balancer: consistent_hash` goes by."""
+
+    by: Annotated[str, AfterValidator(read_hash_by)] = "ip"
+    """What leads to the same target: `ip`, `consumer`, `header:<name>`, `cookie:<name>`. Who has none of it
+    gets any target."""
+    load: Annotated[float, Field(ge=1.05, le=100)] | None = 1.25
+    """How many times its share of the calls in flight a target may have; then the next one in turn is asked.
+    `null`: any number."""
+
+
+class StickyConfig(Model):
+    """A cookie that brings a caller back to the same target. It names no address: what it can lead to are the
+    targets of this upstream."""
+
+    cookie: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{0,128}$")] = ""
+    """Its name. Empty: `sticky_` and the name of the upstream."""
+    secret: SecretStr = SecretStr("")
+    """What the value is made with. Empty: who guesses the address of a target can check that."""
+    max_age: Time = 0.0
+    """How long it lives. 0: until the browser is closed."""
 
 
 class UpstreamTLS(Model):
@@ -151,8 +189,20 @@ class Upstream(Model):
     """`package.module:app`: short for one target that is an ASGI app in this process."""
     endpoint: SerializeAsAny[Endpoint] | None = None
     """Another kind of upstream, from a plugin."""
-    balancer: Literal["round_robin", "random", "least_requests"] = "round_robin"
-    """How a target is picked."""
+    balancer: Literal["round_robin", "random", "least_requests", "p2c_ewma", "consistent_hash"] = (
+        "round_robin"
+    )
+    """How a target is picked: in turn by weight; at random; the one with the fewest calls in flight; of two
+    the one that has answered sooner, for its calls in flight; always the same one for a caller."""
+    hash: HashConfig = HashConfig()
+    """For `consistent_hash`."""
+    sticky: StickyConfig | None = None
+    """A cookie that brings callers back to their target; the balancer picks the first one."""
+    slow_start: Time = 0.0
+    """How long the share of a target grows that is new or back. Not for `consistent_hash`."""
+    panic: Annotated[int, Field(ge=0, le=100)] = 0
+    """All targets are asked, well or not, when less than so many percent of them are available; 0: when none
+    is."""
     host: Host = "preserve"
     """The Host header sent: `preserve` the caller's, the `target`'s own, or a literal name."""
     forwarded: Literal["x_forwarded", "forwarded", "both", "none"] = "x_forwarded"

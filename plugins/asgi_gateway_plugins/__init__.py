@@ -27,6 +27,7 @@ from .jwt_auth import JwtAuth
 from .key_auth import KeyAuth
 from .maintenance import Maintenance
 from .middleware import Middleware
+from .mirror import Mirror
 from .mtls import Mtls
 from .oauth2_introspection import OAuth2Introspection
 from .quota import Quota
@@ -69,6 +70,7 @@ def gateway_components() -> Iterable[type[Component]]:
         Concurrency,
         WebsocketLimit,
         Headers,
+        Mirror,
         Canary,
         Middleware,
         Fallback,

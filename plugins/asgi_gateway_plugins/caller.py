@@ -7,7 +7,7 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from pydantic import AfterValidator
 
-from asgi_gateway.asgi import Scope, header
+from asgi_gateway.asgi import Scope, cookie, header
 from asgi_gateway.exchange import Exchange
 
 from .credentials import query_pairs
@@ -131,20 +131,9 @@ def by_header(name: bytes) -> Tell:
 
 def by_cookie(name: bytes) -> Tell:
     def crumb(scope: Scope, exchange: Exchange) -> str:
-        return short(cookie(scope, name))
+        return short(cookie(scope["headers"], name))
 
     return crumb
-
-
-def cookie(scope: Scope, name: bytes) -> bytes:
-    """The value of the first cookie of that name, or nothing."""
-    for key, line in scope["headers"]:
-        if key == b"cookie":
-            for pair in line.split(b";"):
-                found, _, text = pair.strip().partition(b"=")
-                if found == name:
-                    return bytes(text.strip(b'"'))
-    return b""
 
 
 def short(text: bytes) -> str:

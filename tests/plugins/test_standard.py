@@ -40,6 +40,7 @@ def everything(file: Path) -> dict[str, Any]:
     """A gateway with every component, several of them twice."""
     declared = document(
         {"canary": {"upstream": "next", "percent": 50, "by": "cookie:who", "force_header": "x-go"}},
+        {"mirror": {"upstream": "next", "compare": {}}},
         EDITS,
         {"rate_limit": {"limits": ["1000000/second", "1000000/minute"], "headers": "both"}},
         {"rate_limit": {"limit": "1/hour", "by": "consumer", "mode": "report"}},
@@ -123,6 +124,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "quota",
         "headers",
         "middleware",
+        "mirror",
         "canary",
     )
     assert plan.upstream_chain == ("headers", "fallback", "retry", "breaker", "bulkhead", "fault")
