@@ -130,7 +130,7 @@ def with_deadline(head: Head, name: bytes, monotonic: Callable[[], float]) -> He
             raise UpstreamError("total_timeout", "pool")
         return b"%b%b: %d\r\n\r\n" % (head(scope, exchange, target)[:-2], name, left)
 
-    return timed
+    return with_deadline
 
 
 def heads(host: str, forwarded: Style) -> Head:
