@@ -66,6 +66,10 @@ class Store(ABC):
     async def get(self, key: str) -> bytes | None:
         """What stands under a key."""
 
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What stands under several keys, in one round trip where the store can do that."""
+        return [await self.get(key) for key in keys]
+
     @abstractmethod
     async def set(self, key: str, value: bytes, ttl: float) -> None:
         """Write it, for so many seconds."""

@@ -11,6 +11,7 @@ from .all_of import AllOf
 from .any_of import AnyOf
 from .basic_auth import BasicAuth
 from .body_limit import BodyLimit
+from .cache import Cache
 from .canary import Canary
 from .concurrency import Concurrency
 from .cors import Cors
@@ -65,5 +66,6 @@ def gateway_components() -> Iterable[type[Component]]:
         WebsocketLimit,
         Headers,
         Canary,
+        Cache,
         Middleware,
     )
