@@ -37,7 +37,7 @@ CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 """Conditions that are answered from what is kept."""
 PASSED = frozenset({b"range", b"if-range", b"if-match", b"if-unmodified-since"})
 """What only the origin can answer."""
-NOT_KEPT = frozenset({b"age", b"set-cookie", b"set-cookie2", b"proxy-authentication-info"})
+NOT_KEPT = frozenset({b"age", b"set-cookie", b"proxy-authentication-info"})
 """Fields that are not kept with an answer."""
 NOT_UPDATED = frozenset(
     {b"content-encoding", b"content-length", b"content-md5", b"content-range", b"etag", *NOT_KEPT}
@@ -163,7 +163,7 @@ def term(
     open_to_all = not {b"public", b"s-maxage", b"must-revalidate"}.isdisjoint(said)
     if asked.authorization and not open_to_all:
         return None
-    if any(name in (b"set-cookie", b"set-cookie2") for name, _ in headers):
+    if any(name == b"set-cookie" for name, _ in headers):
         return None
     if b"*" in names(headers, b"vary"):
         return None
@@ -234,7 +234,8 @@ def initial_age(headers: Headers, made: float | None, now: float, delay: float) 
     apparent = max(0.0, now - made) if made is not None else 0.0
     if not told:
         return max(apparent, delay)
-    said = seconds(told[0]) if len(told) == 1 else None
+    # Of a list the first member counts (RFC 9111 5.1).
+    said = seconds(told[0].partition(b",")[0].strip()) if len(told) == 1 else None
     if said is None:
         # Any age may be meant: it counts as too old, which costs no more than a validation.
         return FOREVER
