@@ -26,6 +26,7 @@ from asgi_gateway_plugins.all_of import AllOf
 from asgi_gateway_plugins.any_of import AnyOf
 from asgi_gateway_plugins.basic_auth import BasicAuth
 from asgi_gateway_plugins.body_limit import BodyLimit
+from asgi_gateway_plugins.cache import Cache
 from asgi_gateway_plugins.canary import Canary
 from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
@@ -309,6 +310,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
             "consumers": (ANNA,),
         },
     ),
+    (Cache(), {}),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
     (
         Cors(origins=("https://a.example",)),
