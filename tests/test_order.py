@@ -35,6 +35,7 @@ ORDER = [
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
     ("SPLIT", "canary"),
+    ("CACHE", "idempotency"),
     ("CACHE", "cache"),
 ]
 

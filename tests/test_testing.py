@@ -33,6 +33,7 @@ from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.csrf import Csrf
 from asgi_gateway_plugins.early_rate_limit import EarlyRateLimit
 from asgi_gateway_plugins.headers import Headers
+from asgi_gateway_plugins.idempotency import Idempotency
 from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.jwt_auth import JwtAuth
 from asgi_gateway_plugins.key_auth import KeyAuth
@@ -327,6 +328,13 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     ),
     (EarlyRateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
+    (
+        Idempotency(required=True),
+        {
+            "request": Request("POST", headers=[("idempotency-key", "one")], body=b"body"),
+            "refused_by": Request("POST", body=b"body"),
+        },
+    ),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),
     (
         JwtAuth.model_validate({"keys": [{"algorithm": "HS256", "secret": JWT_SECRET}]}),

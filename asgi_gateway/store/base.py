@@ -12,7 +12,7 @@ from ..errors import GatewayError
 if TYPE_CHECKING:
     from .memory import MemoryStore
 
-Arg = str | int | float
+Arg = str | int | float | bytes
 Twin = Callable[["MemoryStore", Sequence[str], Sequence[Arg]], Awaitable[Sequence[int]]]
 
 

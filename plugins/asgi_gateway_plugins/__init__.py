@@ -19,6 +19,7 @@ from .csrf import Csrf
 from .early_rate_limit import EarlyRateLimit
 from .forward_auth import ForwardAuth
 from .headers import Headers
+from .idempotency import Idempotency
 from .ip_filter import IpFilter
 from .jwt_auth import JwtAuth
 from .key_auth import KeyAuth
@@ -66,6 +67,7 @@ def gateway_components() -> Iterable[type[Component]]:
         WebsocketLimit,
         Headers,
         Canary,
+        Idempotency,
         Cache,
         Middleware,
     )

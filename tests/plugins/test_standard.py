@@ -36,6 +36,7 @@ def everything(file: Path) -> dict[str, Any]:
         {"early_rate_limit": {"limit": "1000000/minute"}},
         {"key_auth": {"query": ["key"], "cookies": ["key"]}},
         {"cache": {}},
+        {"idempotency": {}},
         {"middleware": {"cls": "tests.plugins.test_middleware:Mark"}},
         *GUARDS,
         components=["request_id", {"access_log": {"file": str(file)}}],
@@ -113,6 +114,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "headers",
         "middleware",
         "canary",
+        "idempotency",
         "cache",
     )
     assert plan.upstream_chain == ("headers",)

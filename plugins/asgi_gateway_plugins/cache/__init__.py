@@ -6,6 +6,7 @@ from pydantic import Field
 
 from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
 from asgi_gateway.component import Build, Component
+from asgi_gateway.errors import ConfigError, Problem
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
 from asgi_gateway.units import Size, Span, Time
@@ -97,6 +98,9 @@ class Cache(Component, name="cache", stage=Stage.CACHE):
         second = None
         if self.use_store:
             store, clock = build.store, build.clock
+            if not store.shared:
+                what, hint = "use_store needs a store that is shared", "as in store: redis://127.0.0.1:6379/0"
+                raise ConfigError(Problem(what, f"{build.owner}: cache", hint))
             second = build.keep(
                 ("second", self.max_size, store),
                 lambda: Second(store, shelf, clock),
