@@ -57,7 +57,8 @@ class Cache(Component, name="cache", stage=Stage.CACHE):
         desk = self.desk(app, build)
         build.operation("purge", desk.purge)
         find, monotonic, key_of = desk.shelf.get, build.clock.monotonic, desk.key
-        asked_by, serve, change, status = desk.asked, desk.serve, desk.change, desk.status
+        asked_by, serve, change = desk.asked, desk.serve, desk.change
+        hit = self.status.replace("%", "%%").encode() + b"; hit; ttl=%d" if self.status else b""
 
         async def cache(scope: Scope, receive: Receive, send: Send) -> None:
             method = scope["method"]
@@ -77,13 +78,11 @@ class Cache(Component, name="cache", stage=Stage.CACHE):
                 now = monotonic()
                 if type(kept) is Entry and kept.fresh_until > now and not exchange.has_body:
                     exchange.tag("cache", "hit")
-                    headers = [
-                        *kept.headers,
-                        (b"age", b"%d" % (now - kept.made)),
-                        *status(b"hit; ttl=%d" % (kept.fresh_until - now)),
-                    ]
-                    body = kept.body if method == "GET" else b""
+                    headers = [*kept.headers, (b"age", b"%d" % (now - kept.made))]
+                    if hit:
+                        headers.append((b"cache-status", hit % (kept.fresh_until - now)))
                     await send({"type": "http.response.start", "status": kept.status, "headers": headers})
+                    body = kept.body if method == "GET" else b""
                     await send({"type": "http.response.body", "body": body})
                     return
             await serve(scope, receive, send, key, asked)

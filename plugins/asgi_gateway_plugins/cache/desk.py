@@ -50,10 +50,8 @@ DEMANDS = frozenset({b"no-cache", b"max-age", b"min-fresh"})
 Spawn = Callable[[Coroutine[Any, Any, None]], bool]
 
 
-def identify(principal: Principal | None) -> str:
+def identify(principal: Principal) -> str:
     """Who is calling, as the key of what only this caller may see."""
-    if principal is None:
-        return ""
     if not principal.claims and not principal.scopes:
         return principal.consumer
     claims = sorted((name, repr(said)) for name, said in principal.claims.items() if name not in VOLATILE)
@@ -97,9 +95,15 @@ class Desk:
         return Asked.of(headers, obeyed=self._rules.obey_callers)
 
     def key(self, scope: Scope, exchange: Exchange) -> Key:
-        who = "" if self._rules.shared else identify(exchange.principal)
-        url = (exchange.scheme, exchange.authority.lower(), scope["raw_path"], scope["query_string"])
-        return (self._place, exchange.upstream, who, *url)
+        return (
+            self._place,
+            exchange.upstream,
+            "" if self._rules.shared or exchange.principal is None else identify(exchange.principal),
+            exchange.scheme,
+            exchange.authority.lower(),
+            scope["raw_path"],
+            scope["query_string"],
+        )
 
     def status(self, text: bytes) -> list[Header]:
         """The field that says what the cache did (RFC 9211)."""
