@@ -263,6 +263,14 @@ def test_ten_thousand_variants_are_bounded() -> None:
     assert (len(shelf), shelf.size, shelf._urls) == (0, 0, {})
 
 
+async def test_what_is_encoded_is_not_for_those_who_cannot_read_it() -> None:
+    upstream = origin(b"zipped", headers=[*MINUTE, (b"content-encoding", b"gzip")])
+    async with cached(upstream) as client:
+        await client.get("/", headers={"accept-encoding": "gzip"})
+        upstream.headers, upstream.chunks = MINUTE, (b"plain",)
+        assert (await client.get("/")).body == b"plain"
+
+
 async def test_what_varies_by_other_fields_than_before_is_found_by_the_new_ones() -> None:
     clock, upstream = HandClock(), origin(headers=[*MINUTE, (b"vary", b"a")])
     async with cached(upstream, clock=clock) as client:
@@ -496,6 +504,26 @@ async def test_the_last_caller_who_leaves_ends_the_fetch(moment: Any) -> None:
             assert await two.leave()
             await turns(lambda: upstream.seen[0].left)
         assert len(shelf_of(client)) == 0
+
+
+async def test_who_comes_when_the_last_one_leaves_begins_anew() -> None:
+    upstream = origin(waits="head")
+    async with cached(upstream) as client:
+        gateway: Any = client._app
+        # One that was not even asked for, and one that was.
+        for turns_first in (0, 3):
+            upstream.seen.clear()
+            left = asyncio.create_task(client.get(f"/{turns_first}"))
+            for _ in range(3 + turns_first):
+                await asyncio.sleep(0)
+            for exchange in tuple(gateway._live.active):
+                exchange.task.cancel()
+            (later,) = await gathered(client, 1, f"/{turns_first}")
+            await turns(lambda: upstream.seen and not upstream.seen[-1].left)
+            upstream.proceed()
+            assert (await later).status == 200
+            left.cancel()
+            await asyncio.wait([left])
 
 
 async def test_an_answer_for_one_does_not_hold_up_the_others() -> None:

@@ -512,6 +512,8 @@ def test_a_304_updates_what_is_kept() -> None:
         (["vary: Accept"], (b"accept",)),
         (["vary: b, a,, b"], (b"a", b"b")),
         (["vary: b", "vary: A"], (b"a", b"b")),
+        (["content-encoding: gzip"], (b"accept-encoding",)),
+        (["content-encoding: gzip", "vary: a, accept-encoding"], (b"a", b"accept-encoding")),
     ],
 )
 def test_the_fields_that_chose_an_answer(lines: list[str], names: tuple[bytes, ...]) -> None:

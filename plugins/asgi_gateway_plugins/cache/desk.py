@@ -53,7 +53,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], bool]
 def identify(principal: Principal) -> str:
     """Who is calling, as the key of what only this caller may see."""
     if not principal.claims and not principal.scopes:
-        return principal.consumer
+        return f"{principal.method} {principal.consumer}"
     claims = sorted((name, repr(said)) for name, said in principal.claims.items() if name not in VOLATILE)
     said = repr((principal.consumer, principal.groups, principal.scopes, claims))
     return blake2b(said.encode(), digest_size=16).hexdigest()
@@ -245,7 +245,8 @@ class Desk:
                 await flight.change()
             done = await self._deliver(flight, reader, scope, receive, send, key, asked)
         finally:
-            flight.leave(reader)
+            if flight.leave(reader):
+                self._land(flight)
         if done is None:
             await self._pass(scope, receive, send, b"fwd=uri-miss; collapsed")
             return True
@@ -348,7 +349,8 @@ class Desk:
         self._land(flight)
         shelf.filling -= flight.counted
         flight.counted = 0
-        flight.task = None
+        if not flight.over:
+            flight.end()
 
     def _land(self, flight: Flight) -> None:
         """Nobody may join it any more."""

@@ -155,15 +155,18 @@ class Flight:
             self.outcome, self.cause = "failed", type(error).__name__
             logger.error("a fetch for the cache failed", exc_info=error)
         finally:
-            self.over = True
-            if self.state == "waits":
-                self.state = "failed"
-            self.scope = None
-            self.store = None
-            if self.timer is not None:
-                self.timer.cancel()
-                self.timer = None
-            self.wake()
+            self.end()
+
+    def end(self) -> None:
+        """It is over, well or not, or never began."""
+        self.over = True
+        if self.state == "waits":
+            self.state = "failed"
+        self.scope = self.task = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.wake()
 
     async def take(self, message: Message) -> None:
         """The `send` of the fetch."""
@@ -251,8 +254,8 @@ class Flight:
         self.waiting += 1
         self._readers.append(reader)
 
-    def leave(self, reader: "Reader") -> None:
-        """A caller is served, or has left. The last one ends the fetch."""
+    def leave(self, reader: "Reader") -> bool:
+        """A caller is served, or has left. The last one ends the fetch: then nobody may join it any more."""
         self._readers.remove(reader)
         self.waiting -= 1
         if reader.leads:
@@ -260,8 +263,9 @@ class Flight:
         if not self.over and not self.complete and self.task is not None:
             if self.waiting == 0 or (reader.leads and self.state == "passes"):
                 self.task.cancel()
-            else:
-                self.took()
+                return True
+            self.took()
+        return False
 
     def took(self) -> None:
         """A caller has taken what there was."""
@@ -278,9 +282,10 @@ class Flight:
 
     async def abandon(self) -> None:
         """End it, whoever waits."""
-        if self.task is not None and not self.task.done():
-            self.task.cancel()
-            await asyncio.wait((self.task,))
+        task = self.task
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
 
 
 class Reader:

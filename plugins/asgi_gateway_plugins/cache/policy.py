@@ -283,8 +283,11 @@ def updated(kept: Headers, fresh: Headers) -> list[Header]:
 
 
 def varying(headers: Headers) -> tuple[bytes, ...]:
-    """The fields of a request that chose this answer."""
-    return tuple(sorted(set(names(headers, b"vary"))))
+    """The fields of a request that chose this answer. What is encoded was chosen, even if nobody says so."""
+    fields = set(names(headers, b"vary"))
+    if header(headers, b"content-encoding") is not None:
+        fields.add(b"accept-encoding")
+    return tuple(sorted(fields))
 
 
 def chosen(fields: Sequence[bytes], headers: Iterable[Header]) -> tuple[bytes, ...]:

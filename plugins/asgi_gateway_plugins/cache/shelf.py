@@ -236,6 +236,10 @@ class Shelf:
         """End what is fetched still."""
         for flight in tuple(self.aloft):
             await flight.abandon()
+        # What was to begin beside the requests may never have begun.
+        self.flights.clear()
+        self.aloft.clear()
+        self.filling = 0
 
 
 BASE = IDENTITY + 4

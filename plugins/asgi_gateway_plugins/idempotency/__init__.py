@@ -146,7 +146,7 @@ class Idempotency(Component, name="idempotency", stage=Stage.CACHE, rank=-10, re
     def ledgers(self, build: Build) -> tuple[LocalLedger, Ledger | None]:
         """Where keys are written down; it survives a reload."""
         most, monotonic = self.max_size, build.clock.monotonic
-        local = build.keep(("local", most), lambda: LocalLedger(most, monotonic))
+        local = build.keep(("local", most), lambda: LocalLedger(most, monotonic), close=LocalLedger.close)
         if not (store := build.store).shared:
             return local, None
         place, lease, spawn = f"{build.place}/{self.by}", self.lease, build.spawn

@@ -107,6 +107,10 @@ class LocalLedger:
         self.running[key] = mark
         return LocalHeld(self, key)
 
+    async def close(self) -> None:
+        """Nothing is under way any more."""
+        self.running.clear()
+
     def finish(self, key: str, answered: Answered | None, ttl: float) -> None:
         self.running.pop(key, None)
         self.done.pop(key, None)
