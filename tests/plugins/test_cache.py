@@ -509,21 +509,15 @@ async def test_the_last_caller_who_leaves_ends_the_fetch(moment: Any) -> None:
 async def test_who_comes_when_the_last_one_leaves_begins_anew() -> None:
     upstream = origin(waits="head")
     async with cached(upstream) as client:
-        gateway: Any = client._app
-        # One that was not even asked for, and one that was.
-        for turns_first in (0, 3):
-            upstream.seen.clear()
-            left = asyncio.create_task(client.get(f"/{turns_first}"))
-            for _ in range(3 + turns_first):
-                await asyncio.sleep(0)
-            for exchange in tuple(gateway._live.active):
-                exchange.task.cancel()
-            (later,) = await gathered(client, 1, f"/{turns_first}")
-            await turns(lambda: upstream.seen and not upstream.seen[-1].left)
-            upstream.proceed()
-            assert (await later).status == 200
-            left.cancel()
-            await asyncio.wait([left])
+        left = asyncio.create_task(ask(client._app, "/"))
+        await upstream.reached.wait()
+        left.cancel()
+        later = asyncio.create_task(ask(client._app, "/"))
+        await turns(lambda: len(upstream.seen) == 2)
+        upstream.proceed()
+        await later
+        assert len(shelf_of(client)) == 1
+    assert [seen.left for seen in upstream.seen] == [True, False]
 
 
 async def test_an_answer_for_one_does_not_hold_up_the_others() -> None:
