@@ -317,6 +317,18 @@ async def test_a_new_answer_takes_the_place_of_a_stale_one() -> None:
         assert len(shelf_of(client)) == 0
 
 
+async def test_an_error_leaves_what_is_stale() -> None:
+    clock, upstream = HandClock(), origin(b"old", headers=[*MINUTE, TAG])
+    async with cached(upstream, clock=clock) as client:
+        await client.get("/")
+        clock.advance(61)
+        for status in (500, 501, 503, 505):
+            upstream.status = status
+            assert (await client.get("/")).status == status
+        upstream.status = 304
+        assert (await client.get("/")).body == b"old"
+
+
 async def test_a_304_that_forbids_to_keep_it_is_obeyed() -> None:
     clock, upstream = HandClock(), origin(b"old", headers=[*MINUTE, TAG])
     async with cached(upstream, clock=clock) as client:

@@ -213,6 +213,36 @@ async def test_many_callers_are_one_question_and_one_fetch(redis: RedisServer) -
     assert len(upstream.seen) == 1
 
 
+async def test_variants_are_not_mixed_up(redis: RedisServer) -> None:
+    upstream = Upstream(headers=[*MINUTE, (b"vary", b"x")])
+    async with gateway(redis, upstream) as one, gateway(redis, upstream) as other:
+        for value in ("1", "2"):
+            upstream.chunks = (value.encode(),)
+            await one.get("/a", headers={"x": value})
+        await written(redis, 3)
+        asked = [other.get("/a", headers={"x": value}) for value in ("1", "2", "1", "2")]
+        assert [answer.body for answer in await asyncio.gather(*asked)] == [b"1", b"2", b"1", b"2"]
+    assert len(upstream.seen) == 2
+
+
+async def test_what_is_validated_is_written_as_the_variant_that_it_is(redis: RedisServer) -> None:
+    clock = HandClock()
+    headers = [*MINUTE, (b"vary", b"x"), (b"etag", b'"a"')]
+    upstream = Upstream(b"1", headers=headers)
+    store = {"url": redis.url, "timeout": "2s"}
+    around: dict[str, Any] = {"plugins": Plugins.installed(), "store": store, "clock": clock}
+    async with gateway_around(Cache(use_store=True), upstream=upstream, **around) as one:
+        await one.get("/a", headers={"x": "1"})
+        clock.advance(61)
+        upstream.status, upstream.chunks = 304, (b"",)
+        assert says(await one.get("/a", headers={"x": "1"})) == "fwd=stale; fwd-status=304"
+        await written(redis, 2)
+    async with gateway_around(Cache(use_store=True), upstream=upstream, **around) as other:
+        upstream.status, upstream.chunks = 200, (b"2",)
+        assert (await other.get("/a", headers={"x": "2"})).body == b"2"
+        assert (await other.get("/a", headers={"x": "1"})).body == b"1"
+
+
 async def test_a_change_by_one_is_one_for_the_other(redis: RedisServer) -> None:
     upstream = Upstream(b"old", headers=MINUTE)
     async with gateway(redis, upstream) as one, gateway(redis, upstream) as other:

@@ -269,15 +269,12 @@ class Desk:
         told(flight, exchange)
         if reader.leads:
             exchange.calls.extend(flight.calls)
+        if flight.entry is not None and not reader.leads and not self._is_for(flight, scope, asked):
+            return False
         if flight.state == "answers" and flight.entry is not None:
             await self.hit(scope, send, flight.entry, asked, flight.note)
             return True
         if flight.state == "keeps":
-            if not reader.leads and (
-                flight.overflowed
-                or chosen(flight.fields, scope["headers"]) != chosen(flight.fields, flight.headers)
-            ):
-                return False
             await self._stream(flight, reader, scope, send, asked)
             return True
         if flight.state == "passes":
@@ -299,6 +296,18 @@ class Desk:
         if reader.leads:
             raise FetchFailed(flight.cause or "it was ended")
         return None
+
+    def _is_for(self, flight: Flight, scope: Scope, asked: Asked) -> bool:
+        """Whether what one caller fetched is what another one wants."""
+        entry = flight.entry
+        assert entry is not None
+        fields = varying(entry.headers)
+        if flight.overflowed or chosen(fields, scope["headers"]) != chosen(fields, flight.headers):
+            return False
+        if not flight.found:
+            return True
+        now = self._monotonic()
+        return asked.takes(now - entry.made, entry.fresh_until - now, entry.term)
 
     async def _stream(self, flight: Flight, reader: Reader, scope: Scope, send: Send, asked: Asked) -> None:
         exchange: Exchange = scope[EXCHANGE]
@@ -419,9 +428,9 @@ class Desk:
         key = self.shelf.vary(flight.base, fields, flight.headers)
         self.shelf.keep(flight.base, key, entry)
         left = entry.fresh_until - now
-        if left > 0 and (flight.asked is NOTHING or flight.asked.takes(now - entry.made, left, entry.term)):
+        if left > 0 and flight.asked.takes(now - entry.made, left, entry.term):
             flight.entry, flight.key, flight.note = entry, key, b"hit; ttl=%d; detail=shared" % left
-            flight.fields = fields
+            flight.fields, flight.found = fields, True
             flight.decide("answers")
             return True
         if flight.stale is None or entry.made > flight.stale.made:
@@ -456,7 +465,7 @@ class Desk:
             found = term(status, headers, flight.asked, self._rules, now=self._time(), delay=delay)
         if found is None or not is_kept_whole(headers, self._max_entry):
             self._land(flight)
-            if not failed and exchange.refused is None:
+            if status < 500 and exchange.outcome == "answered":
                 if stale is not None:
                     self.shelf.forget(flight.key)
                 self.shelf.passing[flight.name] = now + PASSING
@@ -498,6 +507,8 @@ class Desk:
             flight.entry = Entry(stale.status, fields, stale.body, stale.term, now)
         else:
             flight.entry = Entry(stale.status, fields, stale.body, found, now, stale.tags)
+            flight.fields = varying(fields)
+            flight.key = self.shelf.vary(flight.base, flight.fields, flight.headers)
             if not flight.purged:
                 self._put(flight, flight.entry)
         self._land(flight)

@@ -56,6 +56,7 @@ class Flight:
         "counted",
         "entry",
         "fields",
+        "found",
         "headers",
         "key",
         "leader",
@@ -110,6 +111,8 @@ class Flight:
         self.status = 0
         self.fields: tuple[bytes, ...] = ()
         """By which fields the answer varies."""
+        self.found = False
+        """Whether the answer is out of the store, and nobody asked the origin."""
         self.chunks: list[bytes] = []
         self.size = 0
         """Bytes of the body so far."""
