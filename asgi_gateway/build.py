@@ -117,14 +117,20 @@ class ChainBuild:
         return self._compiler.kernel.spawn(coroutine)
 
     def dial(self, name: str, default: T, *, ge: Any = None, le: Any = None) -> Dial[T]:
-        full = f"{self.owner.replace(' ', '/')}/{self._component}/{name}"
-        for part in self._inside:
-            full = f"{full}/{part}"
-        if self._position:
-            full = f"{full}/{self._position + 1}"
+        full = self._full(name)
         dial = self._compiler.lease.keep(("dial", full, default, ge, le), lambda: Dial(full, default, ge, le))
         self._compiler.dials[full] = cast("Dial[object]", dial)
         return dial
+
+    def operation(self, name: str, function: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._compiler.operations[self._full(name)] = function
+
+    def _full(self, name: str) -> str:
+        """How operators call something of this component."""
+        full = f"{self.owner.replace(' ', '/')}/{self._component}/{name}"
+        for part in self._inside:
+            full = f"{full}/{part}"
+        return f"{full}/{self._position + 1}" if self._position else full
 
     def on_live(self, function: Callable[[], None]) -> None:
         self._compiler.on_live.append(function)

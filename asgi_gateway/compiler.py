@@ -16,7 +16,7 @@ from .errors import ConfigError, Problem
 from .exchange import EXCHANGE
 from .forwarding import Trusted
 from .kernel import Kernel
-from .live import Beside, Live, Plan, Serving
+from .live import Beside, Live, Operation, Plan, Serving
 from .opening import Opened, open_upstream
 from .paths import canonical
 from .plugins import suggestion
@@ -75,6 +75,7 @@ class Compiler:
         self.lease = lease
         self.consumers = Consumers((*config.consumers, *consumers))
         self.dials: dict[str, Dial[object]] = {}
+        self.operations: dict[str, Operation] = {}
         self.on_live: list[Callable[[], None]] = []
         self._stores = stores
         self._store: Store | None = None
@@ -130,6 +131,7 @@ class Compiler:
             apart=self._counts_apart(),
             lease=self.lease,
             dials=self.dials,
+            operations=self.operations,
             # Also of what is switched off: an upstream that believes in these fields still does.
             owned=frozenset(
                 name for _, chain in config.chains() for use in chain for name in use.component.owns()

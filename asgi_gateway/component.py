@@ -227,6 +227,10 @@ class Build(Protocol):
         """
         ...
 
+    def operation(self, name: str, function: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        """Offer something that an operator can have done while requests run, such as a purge."""
+        ...
+
     def on_live(self, function: Callable[[], None]) -> None:
         """Call `function` after the swap. `wrap` itself changes nothing that it kept: the build may still be
         refused.

@@ -149,6 +149,18 @@ class Gateway:
             raise KeyError(f"no dial is called {name!r} {suggestion(name, dials)}".rstrip())
         return dials[name]
 
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What components can do on demand, as in `route/orders/cache/purge`."""
+        return tuple(sorted(self._live.operations))
+
+    async def operate(self, name: str, **arguments: Any) -> Any:
+        """Have it done, and return what came of it; KeyError for an unknown one."""
+        operations = self._live.operations
+        if name not in operations:
+            raise KeyError(f"no operation is called {name!r} {suggestion(name, operations)}".rstrip())
+        return await operations[name](**arguments)
+
     def __repr__(self) -> str:
         routes, upstreams = len(self.plan), len(self.config.upstreams)
         return f"<Gateway routes={routes} upstreams={upstreams} active={len(self._live.active)}>"

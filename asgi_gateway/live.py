@@ -1,7 +1,7 @@
 """The only place that knows how long a compiled configuration lives: until its last request is done."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,9 @@ from .exchange import Exchange
 from .forwarding import Trusted
 from .resources import Lease
 from .routing import Table
+
+Operation = Callable[..., Coroutine[Any, Any, Any]]
+"""Something that an operator can have done while requests run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Live:
     warnings: tuple[Problem, ...]
     lease: Lease
     dials: Mapping[str, Dial[Any]]
+    operations: Mapping[str, Operation]
     owned: frozenset[str]
     """Header fields that only components set: a caller's own are dropped on every route."""
     apart: tuple[str, ...] = ()

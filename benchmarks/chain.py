@@ -44,6 +44,8 @@ STANDARD: Mapping[str, Mapping[str, object]] = {
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
     "canary": {"upstream": "canary", "percent": 50, "by": "header:x-api-key"},
     "mirror": {"upstream": "canary", "percent": 0},
+    "cache": {"ttl": "1h"},
+    "idempotency": {"methods": ["GET"]},
     "ip_filter": {
         "deny": [f"10.{a}.{b}.0/25" for a in range(50) for b in range(100)],
         "allow": ["127.0.0.0/8"],

@@ -37,6 +37,8 @@ ORDER = [
     ("TRANSFORM", "middleware"),
     ("SPLIT", "mirror"),
     ("SPLIT", "canary"),
+    ("CACHE", "idempotency"),
+    ("CACHE", "cache"),
     ("RESCUE", "fallback"),
     ("RETRY", "retry"),
     ("PROTECT", "breaker"),

@@ -28,6 +28,7 @@ from asgi_gateway_plugins.any_of import AnyOf
 from asgi_gateway_plugins.basic_auth import BasicAuth
 from asgi_gateway_plugins.body_limit import BodyLimit
 from asgi_gateway_plugins.breaker import Breaker
+from asgi_gateway_plugins.cache import Cache
 from asgi_gateway_plugins.canary import Canary
 from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
@@ -36,6 +37,7 @@ from asgi_gateway_plugins.early_rate_limit import EarlyRateLimit
 from asgi_gateway_plugins.fallback import Fallback, FixedAnswer
 from asgi_gateway_plugins.fault import Fault
 from asgi_gateway_plugins.headers import Headers
+from asgi_gateway_plugins.idempotency import Idempotency
 from asgi_gateway_plugins.ip_filter import IpFilter
 from asgi_gateway_plugins.jwt_auth import JwtAuth
 from asgi_gateway_plugins.key_auth import KeyAuth
@@ -328,6 +330,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         Breaker.model_validate({"slow_rate": 0.1, "slow_call": "1us", "minimum_calls": 1}),
         {"refused_by": [Request(), Request()]},
     ),
+    (Cache(), {}),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
     (
         Cors(origins=("https://a.example",)),
@@ -352,6 +355,13 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
             "request": Request(headers=signed_message("n-1")),
             "refused_by": Request(headers=[*signed_message("n-2")[:1], *signed_message("n-3")[1:]]),
             "consumers": (ANNA,),
+        },
+    ),
+    (
+        Idempotency(required=True),
+        {
+            "request": Request("POST", headers=[("idempotency-key", "one")], body=b"body"),
+            "refused_by": Request("POST", body=b"body"),
         },
     ),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),

@@ -12,7 +12,7 @@ from ..errors import GatewayError
 if TYPE_CHECKING:
     from .memory import MemoryStore
 
-Arg = str | int | float
+Arg = str | int | float | bytes
 Twin = Callable[["MemoryStore", Sequence[str], Sequence[Arg]], Awaitable[Sequence[int]]]
 
 
@@ -72,6 +72,10 @@ class Store(ABC):
     @abstractmethod
     async def get(self, key: str) -> bytes | None:
         """What stands under a key."""
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What stands under several keys, in one round trip where the store can do that."""
+        return [await self.get(key) for key in keys]
 
     @abstractmethod
     async def set(self, key: str, value: bytes, ttl: float) -> None:

@@ -52,6 +52,10 @@ class Guarded(Store):
     async def get(self, key: str) -> bytes | None:
         return await self._guard(lambda: self._store.get(self._prefix + key))
 
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        named = [self._prefix + key for key in keys]
+        return await self._guard(lambda: self._store.get_many(named))
+
     async def set(self, key: str, value: bytes, ttl: float) -> None:
         await self._guard(lambda: self._store.set(self._prefix + key, value, ttl))
 

@@ -13,6 +13,11 @@ UPSTREAM = "http://upstream.test/"
 PLAIN: Document = {"routes": [{"name": "all", "path": "/*", "upstream": "origin"}]}
 """One route, one upstream, no component."""
 
+CACHED: Document = {
+    "routes": [{"name": "all", "path": "/*", "upstream": "origin", "components": [{"cache": {"ttl": "1h"}}]}]
+}
+"""The same with a cache: every request but the first is a hit."""
+
 
 class GatewayPeer(Peer):
     """One worker. A plain proxy if no document is given.

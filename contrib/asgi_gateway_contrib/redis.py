@@ -77,6 +77,10 @@ class RedisStore(Store, schemes=("redis", "rediss")):
         found: bytes | None = await ask(self._redis().get(key))
         return found
 
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = await ask(self._redis().mget(keys)) if keys else []
+        return found
+
     async def set(self, key: str, value: bytes, ttl: float) -> None:
         await ask(self._redis().set(key, value, px=milliseconds(ttl)))
 

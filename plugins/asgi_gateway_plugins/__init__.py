@@ -13,6 +13,7 @@ from .basic_auth import BasicAuth
 from .body_limit import BodyLimit
 from .breaker import Breaker
 from .bulkhead import Bulkhead
+from .cache import Cache
 from .canary import Canary
 from .concurrency import Concurrency
 from .cors import Cors
@@ -22,6 +23,7 @@ from .fallback import Fallback
 from .fault import Fault
 from .forward_auth import ForwardAuth
 from .headers import Headers
+from .idempotency import Idempotency
 from .ip_filter import IpFilter
 from .jwt_auth import JwtAuth
 from .key_auth import KeyAuth
@@ -72,6 +74,8 @@ def gateway_components() -> Iterable[type[Component]]:
         Headers,
         Mirror,
         Canary,
+        Idempotency,
+        Cache,
         Middleware,
         Fallback,
         Retry,

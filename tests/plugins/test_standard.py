@@ -48,6 +48,8 @@ def everything(file: Path) -> dict[str, Any]:
         {"quota": {"limit": 1000000}},
         {"early_rate_limit": {"limit": "1000000/minute"}},
         {"key_auth": {"query": ["key"], "cookies": ["key"]}},
+        {"cache": {}},
+        {"idempotency": {}},
         {"middleware": {"cls": "tests.plugins.test_middleware:Mark"}},
         *GUARDS,
         components=["request_id", {"access_log": {"file": str(file)}}],
@@ -126,6 +128,8 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "middleware",
         "mirror",
         "canary",
+        "idempotency",
+        "cache",
     )
     assert plan.upstream_chain == ("headers", "fallback", "retry", "breaker", "bulkhead", "fault")
 

@@ -56,6 +56,13 @@ async def test_what_is_written_is_there_until_it_expires(store: Store) -> None:
     assert await store.get("a") is None
 
 
+async def test_several_keys_are_read_at_once(store: Store) -> None:
+    await store.set("a", b"1", 60)
+    await store.set("c", b"\xff", 60)
+    assert await store.get_many(["a", "b", "c"]) == [b"1", None, b"\xff"]
+    assert await store.get_many([]) == []
+
+
 async def test_of_many_who_add_one_succeeds(store: Store) -> None:
     added = await asyncio.gather(*(store.add("nonce", b"%d" % number, 60) for number in range(20)))
     assert sum(added) == 1
