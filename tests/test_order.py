@@ -32,6 +32,7 @@ ORDER = [
     ("LIMIT", "concurrency"),
     ("LIMIT", "quota"),
     ("LIMIT", "websocket_limit"),
+    ("TRANSFORM", "redirect"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
     ("SPLIT", "canary"),

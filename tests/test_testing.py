@@ -40,6 +40,7 @@ from asgi_gateway_plugins.middleware import Middleware
 from asgi_gateway_plugins.mtls import Mtls
 from asgi_gateway_plugins.quota import Quota
 from asgi_gateway_plugins.rate_limit import RateLimit
+from asgi_gateway_plugins.redirect import Redirect
 from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
 from asgi_gateway_plugins.security_headers import SecurityHeaders
@@ -357,6 +358,13 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (
         Referer(allow=("a.example",)),
         {"request": Request(headers=[("referer", "https://a.example/page")]), "refused_by": Request()},
+    ),
+    (
+        Redirect(https=True),
+        {
+            "request": Request(headers=[("x-forwarded-proto", "https")]),
+            "trusted_proxies": ("127.0.0.1",),
+        },
     ),
     (RequestId(), {}),
     (SecurityHeaders(), {}),

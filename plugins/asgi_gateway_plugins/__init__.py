@@ -27,6 +27,7 @@ from .mtls import Mtls
 from .oauth2_introspection import OAuth2Introspection
 from .quota import Quota
 from .rate_limit import RateLimit
+from .redirect import Redirect
 from .referer import Referer
 from .request_id import RequestId
 from .security_headers import SecurityHeaders
@@ -63,6 +64,7 @@ def gateway_components() -> Iterable[type[Component]]:
         Quota,
         Concurrency,
         WebsocketLimit,
+        Redirect,
         Headers,
         Canary,
         Middleware,

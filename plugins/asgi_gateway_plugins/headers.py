@@ -63,7 +63,7 @@ class Edits(BaseModel):
     remove: tuple[HeaderName, ...] = ()
     """Fields to remove."""
     rename: Renames = ()
-    """Fields that get another name, `old: new`. What had the new name is gone if there is one with the old."""
+    """Fields that get another name, `old: new`. What had the new name is gone if the old one is there."""
     set: Values = ()
     """Fields that have this value, whatever was there."""
     default: Values = ()
