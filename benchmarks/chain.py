@@ -40,6 +40,7 @@ STANDARD: Mapping[str, object] = {
     "concurrency": {"limit": 1000000, "by": "consumer"},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
     "redirect": {"to": "/elsewhere"},
+    "respond": {"body": "{}"},
     "canary": {"upstream": "canary", "percent": 50, "by": "header:x-api-key"},
     "ip_filter": {
         "deny": [f"10.{a}.{b}.0/25" for a in range(50) for b in range(100)],

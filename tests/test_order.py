@@ -33,6 +33,7 @@ ORDER = [
     ("LIMIT", "quota"),
     ("LIMIT", "websocket_limit"),
     ("TRANSFORM", "redirect"),
+    ("TRANSFORM", "respond"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
     ("SPLIT", "canary"),

@@ -43,10 +43,12 @@ from asgi_gateway_plugins.rate_limit import RateLimit
 from asgi_gateway_plugins.redirect import Redirect
 from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
+from asgi_gateway_plugins.respond import Respond
 from asgi_gateway_plugins.security_headers import SecurityHeaders
 from asgi_gateway_plugins.signature import Signature
 from asgi_gateway_plugins.user_agent import UserAgent
 
+PETS = str(Path(__file__).parent / "plugins" / "pets.yaml")
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
 ANNA = Consumer.model_validate(
     {
@@ -367,6 +369,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         },
     ),
     (RequestId(), {}),
+    (Respond(openapi=PETS), {}),
     (SecurityHeaders(), {}),
     (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
     (

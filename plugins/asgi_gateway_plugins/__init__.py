@@ -30,6 +30,7 @@ from .rate_limit import RateLimit
 from .redirect import Redirect
 from .referer import Referer
 from .request_id import RequestId
+from .respond import Respond
 from .security_headers import SecurityHeaders
 from .signature import Signature
 from .user_agent import UserAgent
@@ -65,6 +66,7 @@ def gateway_components() -> Iterable[type[Component]]:
         Concurrency,
         WebsocketLimit,
         Redirect,
+        Respond,
         Headers,
         Canary,
         Middleware,
