@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXCHANGE = "asgi_gateway.exchange"
 CALL = "asgi_gateway.call"
+HOST = "asgi_gateway.host"
+"""The Host that an upstream gets where a component chose one (bytes); it stands among the headers, too."""
 
 Outcome = Literal["answered", "refused", "upstream_failed", "aborted", "caller_left", "failed"]
 Cut = Literal["configuration_expired", "shutdown", "total_timeout"]

@@ -36,6 +36,7 @@ ORDER = [
     ("TRANSFORM", "respond"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),
+    ("TRANSFORM", "rewrite"),
     ("SPLIT", "canary"),
 ]
 

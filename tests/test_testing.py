@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 
 from asgi_gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
-from asgi_gateway.config import Use
+from asgi_gateway.config import Use, When
 from asgi_gateway.consumers import Consumer
 from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Call
@@ -44,6 +44,7 @@ from asgi_gateway_plugins.redirect import Redirect
 from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
 from asgi_gateway_plugins.respond import Respond
+from asgi_gateway_plugins.rewrite import Rewrite
 from asgi_gateway_plugins.security_headers import SecurityHeaders
 from asgi_gateway_plugins.signature import Signature
 from asgi_gateway_plugins.user_agent import UserAgent
@@ -370,6 +371,15 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     ),
     (RequestId(), {}),
     (Respond(openapi=PETS), {}),
+    (
+        Rewrite(path="/of/{consumer}"),
+        {
+            "request": Request(headers=[("x-api-key", "secret")]),
+            "refused_by": Request(),
+            "consumers": (ANNA,),
+            "components": (Use(component=KeyAuth(), when=When(headers=(("x-api-key", "*"),))),),
+        },
+    ),
     (SecurityHeaders(), {}),
     (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
     (

@@ -31,6 +31,7 @@ from .redirect import Redirect
 from .referer import Referer
 from .request_id import RequestId
 from .respond import Respond
+from .rewrite import Rewrite
 from .security_headers import SecurityHeaders
 from .signature import Signature
 from .user_agent import UserAgent
@@ -68,6 +69,7 @@ def gateway_components() -> Iterable[type[Component]]:
         Redirect,
         Respond,
         Headers,
+        Rewrite,
         Canary,
         Middleware,
     )

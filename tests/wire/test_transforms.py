@@ -1,0 +1,63 @@
+"""What changes on its way through the gateway, over real sockets."""
+
+from typing import Any
+
+import pytest
+
+from tests.wire.conftest import Behind, Front
+from tests.wire.test_guards import handshake, with_components
+
+
+def host_of(head: bytes) -> list[bytes]:
+    lines = head.split(b"\r\n")[1:]
+    return [line.partition(b": ")[2] for line in lines if line.lower().startswith(b"host:")]
+
+
+@pytest.mark.parametrize("host", ["preserve", "target", "named.test"])
+@pytest.mark.parametrize("transport", ["http1", "httpx"])
+async def test_a_host_that_is_rewritten_counts_more_than_the_upstreams(
+    transport: str, host: str, upstream: Behind, front: Front
+) -> None:
+    up = await upstream()
+    route = with_components({"rewrite": {"path": "/v2/{*}", "host": "new.test:81"}})
+    serving = await front(up, route=route, host=host, transport=transport)
+    caller = await serving.caller()
+    assert (await caller.ask("/a?b")).status == 200
+    caller.writer.write(b"GET /old HTTP/1.0\r\n\r\n")
+    assert (await caller.answer()).status == 200
+    assert [host_of(head) for head in up.heads] == [[b"new.test:81"]] * 2
+    assert up.heads[0].startswith(b"GET /v2/a?b HTTP/1.1\r\n")
+    assert b"x-forwarded-host: gw.test\r\n" in up.heads[0].lower()
+
+
+@pytest.mark.parametrize("host", ["preserve", "target"])
+async def test_a_handshake_has_the_new_host_and_path(host: str, upstream: Behind, front: Front) -> None:
+    up = await upstream()
+    route = with_components({"rewrite": {"path": "/v2", "host": "new.test"}}, websocket=True)
+    caller = await (await front(up, route=route, host=host)).caller()
+    handshake(caller)
+    assert (await caller.head()).status == 200
+    assert up.heads[0].startswith(b"GET /v2 HTTP/1.1\r\n")
+    assert host_of(up.heads[0]) == [b"new.test"]
+
+
+@pytest.mark.parametrize(
+    ("component", "status", "says"),
+    [
+        ({"redirect": {"to": "/v2/{*}"}}, 307, b""),
+        ({"respond": {"status": 201, "body": "{}"}}, 201, b"{}"),
+    ],
+)
+async def test_an_answer_of_the_gateways_own_leaves_no_bytes_of_a_body_behind(
+    component: dict[str, Any], status: int, says: bytes, upstream: Behind, front: Front
+) -> None:
+    up = await upstream()
+    component = {name: {**options, "when": {"path": "/a/*"}} for name, options in component.items()}
+    caller = await (await front(up, route=with_components(component))).caller()
+    inner = b"GET /inner HTTP/1.1\r\nHost: gw.test\r\n\r\n"
+    for _ in range(2):
+        answer = await caller.ask("/a/x", method="POST", body=inner)
+        assert (answer.status, answer.body) == (status, says)
+        assert (await caller.ask("/a/x", method="HEAD")).status == status
+    assert (await caller.ask("/b")).status == 200
+    assert len(up.heads) == 1
