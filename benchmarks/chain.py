@@ -39,6 +39,7 @@ STANDARD: Mapping[str, object] = {
     "quota": {"limit": 1000000000},
     "concurrency": {"limit": 1000000, "by": "consumer"},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
+    "compress": {},
     "rewrite": {"path": "/v2", "query": {"set": {"page": "1"}}},
     "redirect": {"to": "/elsewhere"},
     "respond": {"body": "{}"},

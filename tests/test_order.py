@@ -32,6 +32,7 @@ ORDER = [
     ("LIMIT", "concurrency"),
     ("LIMIT", "quota"),
     ("LIMIT", "websocket_limit"),
+    ("TRANSFORM", "compress"),
     ("TRANSFORM", "redirect"),
     ("TRANSFORM", "respond"),
     ("TRANSFORM", "headers"),

@@ -27,6 +27,7 @@ from asgi_gateway_plugins.any_of import AnyOf
 from asgi_gateway_plugins.basic_auth import BasicAuth
 from asgi_gateway_plugins.body_limit import BodyLimit
 from asgi_gateway_plugins.canary import Canary
+from asgi_gateway_plugins.compress import Compress
 from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.csrf import Csrf
@@ -313,6 +314,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
             "consumers": (ANNA,),
         },
     ),
+    (Compress(), {"request": Request(headers=[("accept-encoding", "gzip")])}),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
     (
         Cors(origins=("https://a.example",)),

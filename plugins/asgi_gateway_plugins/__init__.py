@@ -12,6 +12,7 @@ from .any_of import AnyOf
 from .basic_auth import BasicAuth
 from .body_limit import BodyLimit
 from .canary import Canary
+from .compress import Compress
 from .concurrency import Concurrency
 from .cors import Cors
 from .csrf import Csrf
@@ -66,6 +67,7 @@ def gateway_components() -> Iterable[type[Component]]:
         Quota,
         Concurrency,
         WebsocketLimit,
+        Compress,
         Redirect,
         Respond,
         Headers,

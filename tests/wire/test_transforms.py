@@ -1,10 +1,11 @@
 """What changes on its way through the gateway, over real sockets."""
 
+import gzip
 from typing import Any
 
 import pytest
 
-from tests.wire.conftest import Behind, Front
+from tests.wire.conftest import Behind, Front, answering
 from tests.wire.test_guards import handshake, with_components
 
 
@@ -61,3 +62,64 @@ async def test_an_answer_of_the_gateways_own_leaves_no_bytes_of_a_body_behind(
         assert (await caller.ask("/a/x", method="HEAD")).status == status
     assert (await caller.ask("/b")).status == 200
     assert len(up.heads) == 1
+
+
+# Compression
+
+TEXT = b"All work and no play makes Jack a dull boy. " * 200
+COMPRESS = with_components({"compress": {"encodings": ["zstd", "br", "gzip"]}})
+
+
+def text(body: bytes = TEXT, *fields: bytes, length: int | None = None) -> bytes:
+    length = len(body) if length is None else length
+    lines = [b"HTTP/1.1 200 OK", b"Content-Type: text/plain", b"Content-Length: %d" % length, *fields]
+    return b"\r\n".join([*lines, b"", body])
+
+
+async def test_an_answer_is_compressed_and_framed_anew(upstream: Behind, front: Front) -> None:
+    serving = await front(await upstream(answering(text(TEXT, b'ETag: "1"'))), route=COMPRESS)
+    answer = await (await serving.caller()).ask("/", "Accept-Encoding: gzip")
+    assert gzip.decompress(answer.body) == TEXT
+    assert answer.all(b"transfer-encoding") == [b"chunked"]
+    assert answer.all(b"content-length") == []
+    assert (answer.all(b"content-encoding"), answer.all(b"etag")) == ([b"gzip"], [b'W/"1"'])
+
+
+async def test_a_caller_of_http_1_0_reads_until_the_end(upstream: Behind, front: Front) -> None:
+    serving = await front(await upstream(answering(text())), route=COMPRESS)
+    caller = await serving.caller()
+    caller.writer.write(b"GET / HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n")
+    answer = await caller.answer()
+    assert gzip.decompress(answer.body) == TEXT
+
+
+@pytest.mark.parametrize("body", [gzip.compress(TEXT), b"not gzip at all" * 200])
+async def test_what_is_coded_already_arrives_byte_for_byte(
+    body: bytes, upstream: Behind, front: Front
+) -> None:
+    coded = text(body, b"Content-Encoding: gzip")
+    answer = await (await (await front(await upstream(answering(coded)), route=COMPRESS)).caller()).ask(
+        "/", "Accept-Encoding: gzip, br, zstd"
+    )
+    assert (answer.body, answer.all(b"content-encoding")) == (body, [b"gzip"])
+    assert answer.all(b"content-length") == [b"%d" % len(body)]
+
+
+async def test_head_has_no_body_and_does_not_hang(upstream: Behind, front: Front) -> None:
+    serving = await front(await upstream(answering(text(b"", length=5000))), route=COMPRESS)
+    answer = await (await serving.caller()).ask("/", "Accept-Encoding: gzip", method="HEAD")
+    assert (answer.status, answer.all(b"content-length")) == (200, [b"5000"])
+
+
+async def test_an_answer_that_breaks_is_cut_and_not_ended(upstream: Behind, front: Front) -> None:
+    serving = await front(await upstream(answering(text(TEXT, length=len(TEXT) + 1))), route=COMPRESS)
+    caller = await serving.caller()
+    caller.say("/", "Accept-Encoding: gzip")
+    assert (await caller.head()).status == 200
+    sent = b""
+    try:
+        while piece := await caller.reader.read(65536):
+            sent += piece
+    except ConnectionError:
+        pass
+    assert not sent.endswith(b"0\r\n\r\n")
