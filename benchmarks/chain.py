@@ -40,6 +40,7 @@ STANDARD: Mapping[str, object] = {
     "concurrency": {"limit": 1000000, "by": "consumer"},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
     "compress": {},
+    "decompress": {},
     "rewrite": {"path": "/v2", "query": {"set": {"page": "1"}}},
     "redirect": {"to": "/elsewhere"},
     "respond": {"body": "{}"},

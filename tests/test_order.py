@@ -34,6 +34,7 @@ ORDER = [
     ("LIMIT", "websocket_limit"),
     ("TRANSFORM", "compress"),
     ("TRANSFORM", "redirect"),
+    ("TRANSFORM", "decompress"),
     ("TRANSFORM", "respond"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import hmac
 import re
 import time
@@ -31,6 +32,7 @@ from asgi_gateway_plugins.compress import Compress
 from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.csrf import Csrf
+from asgi_gateway_plugins.decompress import Decompress
 from asgi_gateway_plugins.early_rate_limit import EarlyRateLimit
 from asgi_gateway_plugins.headers import Headers
 from asgi_gateway_plugins.ip_filter import IpFilter
@@ -328,6 +330,13 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (
         Concurrency(limit=1, by="header:x-app", unidentified="refuse"),
         {"request": Request(headers=[("x-app", "a")]), "refused_by": Request()},
+    ),
+    (
+        Decompress(),
+        {
+            "request": Request("POST", headers=[("content-encoding", "gzip")], body=gzip.compress(b"{}")),
+            "refused_by": Request("POST", headers=[("content-encoding", "br")], body=b"{}"),
+        },
     ),
     (EarlyRateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),

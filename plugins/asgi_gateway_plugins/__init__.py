@@ -16,6 +16,7 @@ from .compress import Compress
 from .concurrency import Concurrency
 from .cors import Cors
 from .csrf import Csrf
+from .decompress import Decompress
 from .early_rate_limit import EarlyRateLimit
 from .forward_auth import ForwardAuth
 from .headers import Headers
@@ -69,6 +70,7 @@ def gateway_components() -> Iterable[type[Component]]:
         WebsocketLimit,
         Compress,
         Redirect,
+        Decompress,
         Respond,
         Headers,
         Rewrite,

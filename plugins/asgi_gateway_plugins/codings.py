@@ -13,6 +13,8 @@ WINDOW = 18
 LARGEST_WINDOW = 23
 """The largest window of zstd that a decoder has to know (RFC 9659)."""
 GZIP, ZLIB, RAW = 31, 15, -15
+MEMBERS = 1000
+"""Members of one body: each costs a decoder."""
 
 
 class Compressor(Protocol):
@@ -128,3 +130,166 @@ class Zstd:
     def last(self, data: bytes) -> bytes:
         coded: bytes = self._stream.compress(data, self._stream.FLUSH_FRAME)
         return coded
+
+
+# Decompressing
+
+
+def decompressor(coding: str, where: str) -> Callable[[], Decompressor]:
+    """What makes a decompressor for each body; ConfigError without the library."""
+    if coding == "gzip":
+        return lambda: Several(Inflate(GZIP), lambda: Inflate(GZIP))
+    if coding == "deflate":
+        return Deflate
+    if coding == "br":
+        library = brotli(where)
+        return lambda: Unbrotli(library.Decompressor(), library.error)
+    library = zstd(where)
+    options = {library.DecompressionParameter.window_log_max: LARGEST_WINDOW}
+
+    def one() -> Part:
+        return Unzstd(library.ZstdDecompressor(options=options), library.ZstdError)
+
+    return lambda: Several(one(), one)
+
+
+class Part(Protocol):
+    """A decoder that knows where what it decodes ends."""
+
+    rest: bytes
+    """What it was given and has not decoded yet, or what stands behind the end."""
+    full: bool
+    """Whether it has more to give without more data."""
+    ended: bool
+
+    def decode(self, data: bytes, most: int) -> bytes: ...
+
+
+class Several:
+    """Members one after the other, as gzip (RFC 1952 2.2) and zstd (RFC 8878 3) have them."""
+
+    __slots__ = ("_left", "_make", "_part")
+
+    def __init__(self, part: Part, make: Callable[[], Part]) -> None:
+        self._part = part
+        self._make = make
+        self._left = MEMBERS
+
+    @property
+    def finished(self) -> bool:
+        return self._part.ended and not self._part.rest
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._part.rest) or self._part.full
+
+    def piece(self, data: bytes, most: int) -> bytes:
+        part = self._part
+        data = part.rest + data if part.rest else data
+        if part.ended:
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError("it has too many members")
+            part = self._part = self._make()
+        return part.decode(data, most)
+
+
+class Inflate:
+    """One stream of zlib's, in one of its formats."""
+
+    __slots__ = ("_stream", "ended", "full", "rest")
+
+    def __init__(self, window: int) -> None:
+        self._stream = zlib.decompressobj(window)
+        self.rest = b""
+        self.full = self.ended = False
+
+    def decode(self, data: bytes, most: int) -> bytes:
+        stream = self._stream
+        try:
+            decoded = stream.decompress(data, most)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        self.ended = stream.eof
+        self.rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+        # What was read of a repetition may not be written yet.
+        self.full = not stream.eof and len(decoded) >= most
+        return decoded
+
+
+class Deflate:
+    """Deflate as RFC 9110 8.4.1.2 means it, in a zlib stream, and bare, as many send it."""
+
+    __slots__ = ("_part",)
+
+    def __init__(self) -> None:
+        self._part: Inflate | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self._part is not None and self._part.ended
+
+    @property
+    def waiting(self) -> bool:
+        part = self._part
+        return part is not None and not part.ended and (bool(part.rest) or part.full)
+
+    def piece(self, data: bytes, most: int) -> bytes:
+        if (part := self._part) is None:
+            # The first byte of a zlib stream: method 8 (RFC 1950 2.2).
+            part = self._part = Inflate(ZLIB if data[0] & 0x8F == 0x08 else RAW)
+        decoded = part.decode(part.rest + data, most)
+        if part.ended and part.rest:
+            raise ValueError("something stands behind the end")
+        return decoded
+
+
+class Unbrotli:
+    """RFC 7932."""
+
+    __slots__ = ("_error", "_gave", "_stream")
+
+    def __init__(self, stream: Any, error: type[Exception]) -> None:
+        self._stream = stream
+        self._error = error
+        self._gave = False
+
+    @property
+    def finished(self) -> bool:
+        return bool(self._stream.is_finished())
+
+    @property
+    def waiting(self) -> bool:
+        # It takes all of the data, also if what comes of that is more than was asked for.
+        return self._gave and not self._stream.is_finished()
+
+    def piece(self, data: bytes, most: int) -> bytes:
+        try:
+            decoded: bytes = self._stream.process(data, output_buffer_limit=most)
+        except self._error as error:
+            raise ValueError(str(error)) from None
+        self._gave = bool(decoded)
+        return decoded
+
+
+class Unzstd:
+    """One frame of RFC 8878."""
+
+    __slots__ = ("_error", "_stream", "ended", "full", "rest")
+
+    def __init__(self, stream: Any, error: type[Exception]) -> None:
+        self._stream = stream
+        self._error = error
+        self.rest = b""
+        self.full = self.ended = False
+
+    def decode(self, data: bytes, most: int) -> bytes:
+        stream = self._stream
+        try:
+            decoded: bytes = stream.decompress(data, most)
+        except self._error as error:
+            raise ValueError(str(error)) from None
+        self.ended = stream.eof
+        self.rest = stream.unused_data if stream.eof else b""
+        self.full = not stream.eof and not stream.needs_input
+        return decoded

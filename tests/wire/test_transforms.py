@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.wire.conftest import Behind, Front, answering
+from tests.wire.strict import Strict
 from tests.wire.test_guards import handshake, with_components
 
 
@@ -123,3 +124,40 @@ async def test_an_answer_that_breaks_is_cut_and_not_ended(upstream: Behind, fron
     except ConnectionError:
         pass
     assert not sent.endswith(b"0\r\n\r\n")
+
+
+# Decompression
+
+
+@pytest.mark.parametrize("transport", ["http1", "httpx"])
+async def test_a_body_goes_on_decompressed_and_framed_anew(
+    transport: str, upstream: Behind, front: Front
+) -> None:
+    strict = Strict()
+    route = with_components({"decompress": {}})
+    caller = await (await front(await upstream(strict), route=route, transport=transport)).caller()
+    inner = b"".join(b"GET /%d HTTP/1.1\r\nHost: gw.test\r\n\r\n" % (index * 7919) for index in range(3000))
+    answer = await caller.ask("/", "Content-Encoding: gzip", method="POST", body=gzip.compress(inner))
+    assert answer.status == 200
+    assert (await caller.ask("/last")).status == 200
+    assert strict.targets == [b"/", b"/last"]
+
+
+@pytest.mark.parametrize("transport", ["http1", "httpx"])
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(gzip.compress(TEXT)[:-1], 400), (gzip.compress(bytes(50 << 20)), 413), (b"GET / HTTP/1.1", 400)],
+    ids=["truncated", "bomb", "corrupt"],
+)
+async def test_a_body_that_cannot_be_decompressed_leaves_nothing_behind(
+    transport: str, body: bytes, status: int, upstream: Behind, front: Front
+) -> None:
+    strict = Strict()
+    route = with_components({"decompress": {}})
+    caller = await (await front(await upstream(strict), route=route, transport=transport)).caller()
+    answer = await caller.ask("/", "Content-Encoding: gzip", method="POST", body=body)
+    assert answer.status == status
+    # What is left of the body was read, or the connection is closed: it is never taken for a request.
+    last = await caller.ask("/last") if not answer.all(b"connection") else None
+    assert last is None or last.status == 200
+    assert set(strict.targets) <= {b"/", b"/last"}
