@@ -42,5 +42,6 @@ async def refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
         request_id=exchange.id,
         route=exchange.route,
         component=refusal.component,
+        **dict(refusal.members),
     )
     await answer(scope, send, refusal.status, body, refusal.headers)

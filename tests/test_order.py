@@ -35,6 +35,7 @@ ORDER = [
     ("TRANSFORM", "compress"),
     ("TRANSFORM", "redirect"),
     ("TRANSFORM", "decompress"),
+    ("TRANSFORM", "validate"),
     ("TRANSFORM", "respond"),
     ("TRANSFORM", "headers"),
     ("TRANSFORM", "middleware"),

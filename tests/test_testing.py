@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from pydantic import ConfigDict
 
+import asgi_gateway_contrib
+import asgi_gateway_plugins
 from asgi_gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.config import Use, When
@@ -20,7 +22,7 @@ from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Call
 from asgi_gateway.stage import Stage
 from asgi_gateway.testing import HandClock, Request, Upstream, check_component, gateway_around
-from asgi_gateway_plugins import gateway_components
+from asgi_gateway_contrib.validate import Validate
 from asgi_gateway_plugins.access_log import AccessLog
 from asgi_gateway_plugins.acl import Acl
 from asgi_gateway_plugins.all_of import AllOf
@@ -394,6 +396,13 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (SecurityHeaders(), {}),
     (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
     (
+        Validate(openapi=PETS),
+        {
+            "request": Request("GET", "/pets?limit=3"),
+            "refused_by": Request("GET", "/pets?limit=many"),
+        },
+    ),
+    (
         Signature(),
         {
             "request": Request(headers=[("authorization", signed("nonce-0001"))]),
@@ -417,7 +426,8 @@ async def test_a_standard_component_conforms(component: Component, around: dict[
 
 def test_every_standard_component_is_checked() -> None:
     # The check asks over HTTP: what is there for WebSockets only has nothing to say.
-    kinds = {kind.name for kind in gateway_components() if "http" in kind.serves}
+    offered = [*asgi_gateway_plugins.gateway_components(), *asgi_gateway_contrib.gateway_components()]
+    kinds = {kind.name for kind in offered if "http" in kind.serves}
     assert kinds == {component.name for component, _ in CONFORMING} | BESIDE_A_SERVICE
 
 

@@ -5,12 +5,19 @@ Nothing of an extra is imported before a file asks for it.
 
 from collections.abc import Iterable
 
+from asgi_gateway.component import Component
 from asgi_gateway.hookspecs import hookimpl
 from asgi_gateway.store import Store
 
 from .redis import RedisStore
+from .validate import Validate
 
 
 @hookimpl
 def gateway_stores() -> Iterable[type[Store]]:
     return (RedisStore,)
+
+
+@hookimpl
+def gateway_components() -> Iterable[type[Component]]:
+    return (Validate,)

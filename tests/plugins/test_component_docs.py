@@ -10,13 +10,15 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import asgi_gateway_contrib
 import asgi_gateway_plugins
 from asgi_gateway.component import Component
 from asgi_gateway.gateway import Gateway
 from tests.plugins.kit import Upstreams, client
 
 PAGES = Path(__file__).parents[2] / "docs" / "components"
-KINDS = {kind.name: kind for kind in asgi_gateway_plugins.gateway_components()}
+OFFERED = (*asgi_gateway_plugins.gateway_components(), *asgi_gateway_contrib.gateway_components())
+KINDS = {kind.name: kind for kind in OFFERED}
 
 ANSWERS = {"redirect": 308, "respond": 200}
 """Components that answer themselves, with the status that their pages show."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.wire.conftest import Behind, Front, answering
+from tests.wire.conftest import OK, Behind, Front, Line, answering
 from tests.wire.strict import Strict
 from tests.wire.test_guards import handshake, with_components
 
@@ -161,3 +161,50 @@ async def test_a_body_that_cannot_be_decompressed_leaves_nothing_behind(
     last = await caller.ask("/last") if not answer.all(b"connection") else None
     assert last is None or last.status == 200
     assert set(strict.targets) <= {b"/", b"/last"}
+
+
+# Validation
+
+PET = {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize("transport", ["http1", "httpx"])
+async def test_the_body_that_was_validated_is_the_body_forwarded(
+    transport: str, upstream: Behind, front: Front
+) -> None:
+    arrived: list[bytes] = []
+    more = b"".join(b"%d " % (index * 7919) for index in range(20_000))
+    body = b'{ "id":1, "more": "' + more + b'" }\n '
+
+    async def script(line: Line) -> None:
+        head = await line.head()
+        if b"content-length" in head.lower():
+            arrived.append(await line.reader.readexactly(len(body)))
+        else:
+            piece = b""
+            while size := int(await line.reader.readline(), 16):
+                piece += await line.reader.readexactly(size)
+                await line.reader.readline()
+            await line.reader.readline()
+            arrived.append(piece)
+        line.say(OK)
+
+    route = with_components({"validate": {"body": PET}}, "decompress")
+    serving = await front(await upstream(script), route=route, transport=transport)
+    for fields, sent in (((), body), (("Content-Encoding: gzip",), gzip.compress(body, 1))):
+        caller = await serving.caller()
+        answer = await caller.ask("/", "Content-Type: application/json", *fields, method="POST", body=sent)
+        assert answer.status == 200
+    assert arrived == [body, body]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"id": "x"}', b"[" * 100_000, b'{"id": 1, "id": 2}', b'{"id": 1}GET / HTTP/1.1']
+)
+async def test_a_body_that_does_not_fit_reaches_nobody(body: bytes, upstream: Behind, front: Front) -> None:
+    up = await upstream()
+    caller = await (await front(up, route=with_components({"validate": {"body": PET}}))).caller()
+    for _ in range(2):
+        answer = await caller.ask("/", "Content-Type: application/json", method="POST", body=body)
+        assert (answer.status, b'"errors"' in answer.body) == (400, True)
+    assert up.connections == 0
