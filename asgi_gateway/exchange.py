@@ -3,10 +3,11 @@
 import logging
 from asyncio import Future, Task
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from os import urandom
 from typing import TYPE_CHECKING, Any, Literal
 
-from .asgi import Header, Message, Receive, Scope, Send
+from .asgi import Header, Headers, Message, Receive, Scope, Send
 from .component import Refusal
 from .config import TimeoutConfig
 from .consumers import Principal
@@ -29,6 +30,22 @@ OnEnd = Callable[["Exchange"], None]
 Judge = Callable[["Call", Message], None]
 
 logger = logging.getLogger("asgi_gateway")
+
+
+@dataclass(slots=True)
+class Told:
+    """What the gateway itself tells a caller whose request came to nothing."""
+
+    status: int
+    reason: str
+    detail: str
+    headers: Headers
+    members: dict[str, Any]
+    """More members of the problem: request_id, route, component or upstream."""
+
+
+Render = Callable[["Exchange", Told], tuple[int, Headers, bytes, bytes]]
+"""Status, header fields, Content-Type and body of the answer that tells it."""
 
 
 class Exchange:
@@ -57,6 +74,7 @@ class Exchange:
         "principal",
         "raw_params",
         "refused",
+        "render",
         "replay",
         "reported",
         "route",
@@ -120,6 +138,8 @@ class Exchange:
         """Why the gateway itself cancelled the task, if it did."""
         self.calls: list[Call] = []
         self.refused: Refusal | None = None
+        self.render: Render | None = None
+        """What makes an answer out of what is told; None: a problem (RFC 9457)."""
         self.reported: list[Refusal] | None = None
         """What components would have refused under `mode: report`."""
         self.status = 0

@@ -38,6 +38,7 @@ STANDARD: Mapping[str, object] = {
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
     "quota": {"limit": 1000000000},
     "concurrency": {"limit": 1000000, "by": "consumer"},
+    "errors": {"format": "envelope", "upstream": ["5xx"]},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
     "compress": {},
     "decompress": {},

@@ -10,6 +10,7 @@ ORDER = [
     ("OBSERVE", "request_id"),
     ("OBSERVE", "access_log"),
     ("OBSERVE", "security_headers"),
+    ("OBSERVE", "errors"),
     ("GUARD", "cors"),
     ("GUARD", "ip_filter"),
     ("GUARD", "maintenance"),

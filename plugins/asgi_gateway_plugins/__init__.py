@@ -18,6 +18,7 @@ from .cors import Cors
 from .csrf import Csrf
 from .decompress import Decompress
 from .early_rate_limit import EarlyRateLimit
+from .errors import Errors
 from .forward_auth import ForwardAuth
 from .headers import Headers
 from .ip_filter import IpFilter
@@ -46,6 +47,7 @@ def gateway_components() -> Iterable[type[Component]]:
         RequestId,
         AccessLog,
         SecurityHeaders,
+        Errors,
         Cors,
         IpFilter,
         Maintenance,
