@@ -41,6 +41,7 @@ STANDARD: Mapping[str, object] = {
     "errors": {"format": "envelope", "upstream": ["5xx"]},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
     "compress": {},
+    "envelope": {},
     "decompress": {},
     "validate": {"query": {"properties": {"page": {"type": "integer"}}}},
     "rewrite": {"path": "/v2", "query": {"set": {"page": "1"}}},

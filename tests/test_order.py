@@ -34,6 +34,7 @@ ORDER = [
     ("LIMIT", "quota"),
     ("LIMIT", "websocket_limit"),
     ("TRANSFORM", "compress"),
+    ("TRANSFORM", "envelope"),
     ("TRANSFORM", "redirect"),
     ("TRANSFORM", "decompress"),
     ("TRANSFORM", "validate"),

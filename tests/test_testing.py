@@ -36,6 +36,7 @@ from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.csrf import Csrf
 from asgi_gateway_plugins.decompress import Decompress
 from asgi_gateway_plugins.early_rate_limit import EarlyRateLimit
+from asgi_gateway_plugins.envelope import Envelope
 from asgi_gateway_plugins.errors import Errors
 from asgi_gateway_plugins.headers import Headers
 from asgi_gateway_plugins.ip_filter import IpFilter
@@ -342,6 +343,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         },
     ),
     (EarlyRateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
+    (Envelope(), {}),
     (Errors(upstream=("5xx",)), {}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
     (IpFilter(deny=("203.0.113.0/24",)), {"refused_by": Request(client=("203.0.113.7", 1))}),

@@ -18,6 +18,7 @@ from .cors import Cors
 from .csrf import Csrf
 from .decompress import Decompress
 from .early_rate_limit import EarlyRateLimit
+from .envelope import Envelope
 from .errors import Errors
 from .forward_auth import ForwardAuth
 from .headers import Headers
@@ -71,6 +72,7 @@ def gateway_components() -> Iterable[type[Component]]:
         Concurrency,
         WebsocketLimit,
         Compress,
+        Envelope,
         Redirect,
         Decompress,
         Respond,

@@ -27,8 +27,8 @@ DEFAULT: tuple[tuple[str, Source], ...] = (("code", "code"), ("message", "messag
 
 def read_members(members: tuple[tuple[str, Source], ...]) -> tuple[tuple[str, Source], ...]:
     if not members or any(not name for name, _ in members):
-        raise mistake("an envelope has members with names", "as in {code: code, message: msg, data: data}")
-    if len(members) != len(dict(members)):
+        raise mistake("an envelope has members with names", "as in {code: code, msg: message, data: data}")
+    if len(members) != len(dict(members)) or [source for _, source in members].count("data") > 1:
         raise mistake("names a member twice")
     return members
 
@@ -43,15 +43,24 @@ Members = Annotated[
 """The names of the members in their order, and what each of them is."""
 
 
-def envelope(
-    members: tuple[tuple[str, Source], ...], values: Mapping[str, Any], data: bytes = b"null"
-) -> bytes:
-    """The text of an envelope; `data` is JSON already, and goes in byte for byte."""
-    parts = [
-        b"%b:%b" % (as_json(name), data if source == "data" else as_json(values.get(source)))
-        for name, source in members
-    ]
-    return b"{" + b",".join(parts) + b"}"
+def around(members: tuple[tuple[str, Source], ...], values: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """What stands in front of `data` and behind it; all of it in front if there is no such member."""
+    front, behind, parts = b"", b"", list[bytes]()
+    for name, source in members:
+        parts.append(as_json(name) + b":" + (b"" if source == "data" else as_json(values.get(source))))
+        if source == "data":
+            front, parts = b"{" + b",".join(parts), []
+    if front:
+        behind = b"".join([b"," + part for part in parts]) + b"}"
+    else:
+        front = b"{" + b",".join(parts) + b"}"
+    return front, behind
+
+
+def envelope(members: tuple[tuple[str, Source], ...], values: Mapping[str, Any]) -> bytes:
+    """An envelope without data."""
+    front, behind = around(members, values)
+    return front + (b"null" if behind else b"") + behind
 
 
 def as_json(value: Any) -> bytes:

@@ -1,5 +1,6 @@
 """What changes on its way through the gateway, over real sockets."""
 
+import asyncio
 import gzip
 from typing import Any
 
@@ -208,3 +209,70 @@ async def test_a_body_that_does_not_fit_reaches_nobody(body: bytes, upstream: Be
         answer = await caller.ask("/", "Content-Type: application/json", method="POST", body=body)
         assert (answer.status, b'"errors"' in answer.body) == (400, True)
     assert up.connections == 0
+
+
+# Envelope and errors
+
+
+def json_answer(body: bytes, status: bytes = b"200 OK", length: bool = True) -> bytes:
+    frame = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    if not length:
+        frame = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\n%b" % (status, frame)
+
+
+@pytest.mark.parametrize("length", [True, False])
+async def test_an_envelope_is_framed_anew(length: bool, upstream: Behind, front: Front) -> None:
+    async def script(line: Line) -> None:
+        while True:
+            await line.head()
+            line.say(json_answer(b'{"id":1}', length=length))
+
+    caller = await (await front(await upstream(script), route=with_components("envelope"))).caller()
+    for _ in range(2):
+        answer = await caller.ask("/")
+        assert answer.body == b'{"code":0,"message":"ok","data":{"id":1}}'
+
+
+async def test_the_connection_behind_an_error_that_is_replaced_serves_the_next(
+    upstream: Behind, front: Front
+) -> None:
+    async def script(line: Line) -> None:
+        while True:
+            await line.head()
+            line.say(json_answer(b'{"trace": "secret"}', b"503 Down"))
+
+    up = await upstream(script)
+    route = with_components({"errors": {"upstream": ["5xx"], "format": "envelope"}})
+    caller = await (await front(up, route=route)).caller()
+    for _ in range(3):
+        answer = await caller.ask("/")
+        assert (answer.status, b"secret" in answer.body, b'"code":503' in answer.body) == (503, False, True)
+    assert up.connections == 1
+
+
+async def test_an_error_that_is_replaced_and_never_ends_is_cut(upstream: Behind, front: Front) -> None:
+    gone = asyncio.Event()
+
+    async def script(line: Line) -> None:
+        await line.head()
+        line.say(b"HTTP/1.1 500 Odd\r\nContent-Type: text/plain\r\nContent-Length: 1000000000\r\n\r\n")
+        line.say(b"x" * 200_000)
+        try:
+            await line.gone()
+        finally:
+            gone.set()
+
+    up = await upstream(script)
+    route = with_components({"errors": {"upstream": ["5xx"]}})
+    caller = await (await front(up, route=route)).caller()
+    answer = await caller.ask("/")
+    assert (answer.status, b"upstream_error" in answer.body) == (500, True)
+    await gone.wait()
+
+
+async def test_what_is_no_request_is_told_in_the_format_of_all_routes(upstream: Behind, front: Front) -> None:
+    config = {"components": [{"errors": {"format": "envelope"}}]}
+    caller = await (await front(await upstream(), config=config)).caller()
+    answer = await caller.ask("/a//b")
+    assert (answer.status, b'"code":400' in answer.body) == (400, True)
