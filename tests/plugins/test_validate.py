@@ -155,6 +155,19 @@ async def test_the_body_is_json(content_type: str | None, status: int) -> None:
         assert answer.values("accept") == ["application/json, application/*+json"]
 
 
+async def test_two_types_are_none() -> None:
+    headers = [*JSON, ("content-type", "text/plain")]
+    assert (await post(b'{"id": 1, "name": "a"}', body_of(PET), headers=headers)).status == 415
+
+
+async def test_a_large_body_is_looked_at_beside_the_event_loop() -> None:
+    component = body_of({"type": "array", "items": {"type": "integer"}})
+    good, bad = json.dumps([1] * 50_000).encode(), json.dumps([1] * 50_000 + ["x"]).encode()
+    assert (await post(good, component)).status == 200
+    answer = await post(bad, component)
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["#/50000"]
+
+
 async def test_a_coded_body_is_not_taken_for_json() -> None:
     answer = await post(b"{}", body_of(True), headers=[*JSON, ("content-encoding", "gzip")])
     assert (answer.status, answer.json()["reason"]) == (415, "coded_body")

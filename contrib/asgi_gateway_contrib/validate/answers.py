@@ -6,7 +6,7 @@ from asgi_gateway.asgi import Message, Send, header
 from asgi_gateway.component import Refusal
 from asgi_gateway.exchange import Exchange
 
-from .body import Media, faults_in
+from .body import Media, look
 from .schemas import Checker
 
 
@@ -76,7 +76,7 @@ class Watching:
     async def _end(self, message: Message, checker: Checker) -> None:
         """The caller has all of it before it is looked at."""
         await self._send(message)
-        faults = faults_in(b"".join(self._kept), checker, self._errors)
+        faults = await look(b"".join(self._kept), checker, self._errors)
         self._checker, self._kept = None, []
         if faults:
             detail = "; ".join(f"{fault.get('pointer', '')} {fault['detail']}".strip() for fault in faults)

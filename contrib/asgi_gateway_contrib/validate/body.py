@@ -1,5 +1,6 @@
 """The only place that reads bodies. What two readers of JSON could understand in two ways is refused."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from math import isinf
@@ -9,9 +10,12 @@ from asgi_gateway.asgi import Receive, Scope, header
 from asgi_gateway.component import Refusal
 from asgi_gateway.exchange import Exchange
 from asgi_gateway.replay import Replay
+from asgi_gateway_plugins.fields import value
 
 from .schemas import Checker, Fault, pointer
 
+LARGE = 64 * 1024
+"""Bytes of a body for which other requests should not wait: it takes a few milliseconds."""
 MISSING: Fault = {"in": "body", "detail": "is missing"}
 CODED = Refusal(
     415, "coded_body", ((b"accept-encoding", b"identity"),), "A body that is checked cannot be compressed."
@@ -87,7 +91,7 @@ class Body:
     def __init__(self, media: Media, *, required: bool) -> None:
         self._media = media
         self._required = required
-        accept = ((b"accept", str(media).encode(errors="replace")),)
+        accept = ((b"accept", value(str(media))),)
         self._unsupported = Refusal(
             415, "unsupported_media_type", accept, "A body of this type is not taken."
         )
@@ -99,8 +103,10 @@ class Body:
         if not exchange.has_body:
             return None, [MISSING] if self._required else [], receive
         headers = scope["headers"]
-        is_known, checker = self._media.find((header(headers, b"content-type") or b"").decode("latin-1"))
-        if not is_known:
+        types = [text for name, text in headers if name == b"content-type"] or [b""]
+        is_known, checker = self._media.find(types[0].decode("latin-1"))
+        # Of two types nobody knows which one the upstream believes.
+        if not is_known or len(types) > 1:
             return self._unsupported, [], receive
         if checker is None:
             return None, [], receive
@@ -113,7 +119,7 @@ class Body:
             return limits.too_large, [], receive
         if not replay.size:
             return None, [MISSING] if self._required else [], receive
-        return None, faults_in(b"".join(replay.chunks), checker, limits.errors), receive
+        return None, await look(b"".join(replay.chunks), checker, limits.errors), receive
 
 
 class Limits:
@@ -130,15 +136,22 @@ class Limits:
         )
 
 
+async def look(body: bytes, checker: Checker, most: int) -> list[Fault]:
+    """The first mistakes in a body; a large one is looked at beside the event loop."""
+    if len(body) > LARGE:
+        return await asyncio.to_thread(faults_in, body, checker, most)
+    return faults_in(body, checker, most)
+
+
 def faults_in(body: bytes, checker: Checker, most: int) -> list[Fault]:
     """The first mistakes in a body."""
     try:
-        value = parse(body)
-        if checker.accepts(value):
+        found = parse(body)
+        if checker.accepts(found):
             return []
         return [
             {"in": "body", "pointer": pointer(path), "detail": detail}
-            for path, detail in checker.faults(value, most)
+            for path, detail in checker.faults(found, most)
         ]
     except Malformed as malformed:
         return [{"in": "body", "detail": str(malformed)}]

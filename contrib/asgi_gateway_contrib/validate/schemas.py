@@ -100,9 +100,7 @@ class Schemas:
 
     def _component(self, name: str) -> Any:
         if name not in self._made:
-            reference = COMPONENTS + name
-            self._made[name] = True
-            self._made[name] = self._convert(self._api.find(reference))
+            self._made[name] = self._convert(self._api.find(COMPONENTS + name))
         return self._made[name]
 
     def _collect(self, node: Any, needed: dict[str, Any]) -> None:
