@@ -304,6 +304,21 @@ async def test_what_the_document_does_not_know_may_pass() -> None:
     assert (await ask("GET", "/v1/pets/x", component=component)).status == 400
 
 
+@pytest.mark.parametrize(
+    ("component", "path", "status"),
+    [
+        (BY_DOCUMENT, "/v1/pets?limit=3", 101),
+        (BY_DOCUMENT, "/v1/pets?limit=many", 400),
+        (BY_DOCUMENT, "/v1/cats", 404),
+        (Validate.model_validate({"query": QUERY, "body": PET}), "/?page=1", 101),
+        (Validate.model_validate({"query": QUERY, "body": PET}), "/?page=x", 400),
+    ],
+)
+async def test_a_handshake_is_a_get_without_a_body(component: Validate, path: str, status: int) -> None:
+    async with gateway_around(component) as caller, caller.websocket(path) as socket:
+        assert socket.status == status
+
+
 def api(version: str, **schemas: Any) -> Api:
     return Api({"openapi": version, "components": {"schemas": schemas}}, "api.yaml")
 

@@ -46,7 +46,14 @@ Schema = Annotated[
 """A JSON Schema as canonical JSON: that is hashable. Empty: none."""
 
 
-class Validate(Component, name="validate", stage=Stage.TRANSFORM, rank=-13, refuses=True):
+class Validate(
+    Component,
+    name="validate",
+    stage=Stage.TRANSFORM,
+    rank=-13,
+    serves=frozenset({"http", "websocket"}),
+    refuses=True,
+):
     """Refuses requests that do not fit JSON Schemas, or the operation of an OpenAPI document."""
 
     openapi: str = ""
@@ -128,7 +135,7 @@ class Validate(Component, name="validate", stage=Stage.TRANSFORM, rank=-13, refu
                 return
             checks, params = found
             refusal, receive = await checks.refusal(scope, receive, params, limits)
-            if largest and scope["method"] != "HEAD":
+            if largest and scope.get("method", "HEAD") != "HEAD":
                 send = Watching(exchange, send, checks.answers, largest, limits.errors).send
             if refusal is not None:
                 await refuse(scope, receive, send, refusal)
@@ -163,7 +170,7 @@ class Checks:
             faults += parameters.faults(scope, params, most - len(faults))
             if len(faults) >= most:
                 break
-        if self._body is not None and len(faults) < most:
+        if self._body is not None and scope["type"] == "http" and len(faults) < most:
             refusal, more, receive = await self._body.check(scope, receive, scope[EXCHANGE], limits)
             if refusal is not None:
                 return refusal, receive
@@ -182,8 +189,8 @@ def told(faults: Sequence[Fault], status: int) -> Refusal:
 
 
 def find(operations: Operations, scope: Scope, exchange: Exchange) -> tuple[Any, dict[str, str]] | None:
-    """The checks of a request, and the variables of its path. HEAD is GET without a body."""
-    method = scope["method"]
+    """The checks of a request, and the variables of its path. HEAD is GET, and a handshake is, too."""
+    method = scope.get("method", "GET")
     found = operations.find(method, exchange.path, scope)
     return operations.find("GET", exchange.path, scope) if found is None and method == "HEAD" else found
 
