@@ -76,6 +76,7 @@ TOKEN = (
 HEADERS: Mapping[str, Mapping[str, str]] = {
     "basic_auth": {"authorization": LOGIN},
     "jwt_auth": {"authorization": f"Bearer {TOKEN}"},
+    "compress": {"accept-encoding": "gzip"},
 }
 """What the requests to a chain have beside a key."""
 

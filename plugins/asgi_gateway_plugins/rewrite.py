@@ -1,6 +1,6 @@
 """Changes what is asked of the upstream: path, query, method and host."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Annotated
 from urllib.parse import quote_from_bytes
 
@@ -24,8 +24,9 @@ from asgi_gateway.paths import Ambiguous, Template, decode, encode, strip_root
 from asgi_gateway.stage import Stage
 
 from .credentials import decoded, query_pairs
-from .headers import filled, made, read_template
-from .template import KNOWN, Render
+from .fields import value
+from .headers import read_template
+from .template import KNOWN, render, variables
 
 IMPOSSIBLE = Refusal(400, "cannot_rewrite", (), "This request lacks what its path is rewritten with.")
 NO_METHODS = {
@@ -68,6 +69,7 @@ Values = Annotated[tuple[tuple[Parameter, Annotated[str, AfterValidator(read_tem
 Renames = Annotated[tuple[tuple[Parameter, Parameter], ...], *MAPPING]
 
 Edit = Callable[[Exchange, bytes], bytes]
+Write = Callable[[Exchange], bytes]
 
 
 class QueryEdits(BaseModel):
@@ -194,7 +196,7 @@ def query_editor(edits: QueryEdits) -> Edit:
     everything = b"*" in gone
     renamed = {old.encode(): escape(new.encode()) for old, new in edits.rename}
     overwritten = frozenset(name.encode() for name, _ in edits.set)
-    new, default, added = made(edits.set), made(edits.default), made(edits.add)
+    new, default, added = writers(edits.set), writers(edits.default), writers(edits.add)
 
     def edit(exchange: Exchange, query: bytes) -> bytes:
         kept = []
@@ -207,11 +209,12 @@ def query_editor(edits: QueryEdits) -> Edit:
                 name = decoded(piece)[0]
             if name not in overwritten:
                 kept.append(piece)
-        kept += written(new, exchange)
+        kept += [piece for _, write in new if (piece := write(exchange))]
         if default:
             there = {decoded(piece)[0] for piece in kept}
-            kept += written([pair for pair in default if pair[0] not in there], exchange)
-        kept += written(added, exchange)
+            missing = [write for name, write in default if name not in there]
+            kept += [piece for write in missing if (piece := write(exchange))]
+        kept += [piece for _, write in added if (piece := write(exchange))]
         return b"&".join(kept)
 
     return edit
@@ -221,6 +224,20 @@ def escape(text: bytes) -> bytes:
     return quote_from_bytes(text, "").encode("ascii")
 
 
-def written(pairs: list[tuple[bytes, Render]], exchange: Exchange) -> list[bytes]:
-    """The new parameters, without those whose value came out empty."""
-    return [b"%b=%b" % (escape(name), escape(text)) for name, text in filled(pairs, exchange)]
+def writers(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, Write]]:
+    """For each name what writes its parameter; empty where the value comes out empty."""
+    return [(name.encode(), writer(escape(name.encode()) + b"=", template)) for name, template in pairs]
+
+
+def writer(begin: bytes, template: str) -> Write:
+    rendered = render(template)
+
+    def write(exchange: Exchange) -> bytes:
+        text = rendered(exchange)
+        return begin + escape(text) if text else b""
+
+    if variables(template):
+        return write
+    fixed = value(template.format())
+    piece = begin + escape(fixed) if fixed else b""
+    return lambda exchange: piece
