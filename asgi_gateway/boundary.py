@@ -2,12 +2,12 @@
 
 import asyncio
 
-from .asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send, answer, problem
+from .asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send
 from .clock import Clock
 from .config import TimeoutConfig
 from .errors import Aborted, CallerLeft, Rejected, UpstreamError
 from .exchange import CALL, EXCHANGE, Call, Exchange, Failure
-from .refusing import refuse
+from .refusing import refuse, tell
 from .ticker import Ticker
 
 
@@ -76,15 +76,9 @@ async def fail(scope: Scope, send: Send, call: Call, failure: Failure) -> None:
     if call.started:
         exchange.outcome = "aborted"
         raise Aborted(str(failure)) from failure
-    body = problem(
-        failure.status,
-        failure.reason,
-        DETAILS[failure.reason],
-        request_id=exchange.id,
-        route=exchange.route,
-        upstream=call.upstream,
-    )
-    await answer(scope, send, failure.status, body, RETRY_SOON if failure.status == 503 else ())
+    headers = RETRY_SOON if failure.status == 503 else ()
+    detail = DETAILS[failure.reason]
+    await tell(scope, send, exchange, failure.status, failure.reason, detail, headers, upstream=call.upstream)
 
 
 async def close(send: Send) -> None:

@@ -98,6 +98,8 @@ class Refusal:
     component: str = ""
     missing: bool = False
     """Whether the request only lacks what the component asks for; what is there but wrong is not missing."""
+    members: tuple[tuple[str, Any], ...] = ()
+    """More members of the problem (RFC 9457 3.2), with values that JSON can say."""
 
 
 class Refuse(Protocol):

@@ -3,10 +3,11 @@
 import logging
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from os import urandom
 from typing import TYPE_CHECKING, Any, Literal
 
-from .asgi import Header, Message, Receive, Scope, Send
+from .asgi import Header, Headers, Message, Receive, Scope, Send
 from .component import Refusal
 from .config import TimeoutConfig
 from .consumers import Principal
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 EXCHANGE = "asgi_gateway.exchange"
 CALL = "asgi_gateway.call"
+HOST = "asgi_gateway.host"
+"""The Host that an upstream gets where a component chose one (bytes); it stands among the headers, too."""
 
 Outcome = Literal["answered", "refused", "upstream_failed", "aborted", "caller_left", "failed"]
 Cut = Literal["configuration_expired", "shutdown", "total_timeout"]
@@ -32,6 +35,22 @@ Stale = Callable[[Scope, Send], Awaitable[None]]
 HANDSHAKEN = ("websocket.accept", "websocket.http.response.start")
 
 logger = logging.getLogger("asgi_gateway")
+
+
+@dataclass(slots=True)
+class Told:
+    """What the gateway itself tells a caller whose request came to nothing."""
+
+    status: int
+    reason: str
+    detail: str
+    headers: Headers
+    members: dict[str, Any]
+    """More members of the problem: request_id, route, component or upstream."""
+
+
+Render = Callable[["Exchange", Told], tuple[int, Headers, bytes, bytes]]
+"""Status, header fields, Content-Type and body of the answer that tells it."""
 
 
 class Exchange:
@@ -60,6 +79,7 @@ class Exchange:
         "principal",
         "raw_params",
         "refused",
+        "render",
         "replay",
         "reported",
         "route",
@@ -126,6 +146,8 @@ class Exchange:
         """Why the gateway itself cancelled the task, if it did."""
         self.calls: list[Call] = []
         self.refused: Refusal | None = None
+        self.render: Render | None = None
+        """What makes an answer out of what is told; None: a problem (RFC 9457)."""
         self.reported: list[Refusal] | None = None
         """What components would have refused under `mode: report`."""
         self.status = 0

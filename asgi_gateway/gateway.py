@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import loading
-from .asgi import RETRY_SOON, Headers, Receive, Scope, Send, answer, problem
+from .asgi import RETRY_SOON, Headers, Receive, Scope, Send
 from .clock import Clock
 from .compiler import compile_config
 from .component import Dial
@@ -21,6 +21,7 @@ from .exchange import Cut, Exchange
 from .kernel import Kernel
 from .live import Live, Plan
 from .plugins import Plugins, suggestion
+from .refusing import tell
 
 FOREVER = float("inf")
 
@@ -213,10 +214,7 @@ class Gateway:
         logger.error("request %s on route %r failed", exchange.id, exchange.route, exc_info=error)
         if exchange.status:
             raise Aborted(f"{type(error).__name__} after the answer had begun") from error
-        body = problem(
-            500, "internal_error", "The gateway failed.", request_id=exchange.id, route=exchange.route
-        )
-        await answer(scope, exchange.send, 500, body)
+        await tell(scope, exchange.send, exchange, 500, "internal_error", "The gateway failed.")
 
     async def _cut(self, scope: Scope, exchange: Exchange, why: Cut) -> None:
         """The gateway itself ended it."""
@@ -230,8 +228,7 @@ class Gateway:
         if exchange.status:
             raise Aborted(why)
         status, detail, headers = CUTS[why]
-        body = problem(status, why, detail, request_id=exchange.id, route=exchange.route)
-        await answer(scope, exchange.send, status, body, headers)
+        await tell(scope, exchange.send, exchange, status, why, detail, headers)
 
     def cut(self) -> None:
         """End all requests in flight: the server cannot wait any longer."""

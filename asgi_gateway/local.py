@@ -7,12 +7,22 @@ from typing import Any
 from .asgi import ASGIApp, Message, Receive, Scope, Send, is_stream
 from .clock import Clock
 from .errors import CallerLeft, Discarded, UpstreamError
-from .exchange import CALL, EXCHANGE, Call
+from .exchange import CALL, EXCHANGE, HOST, Call
 from .importing import find
 
 FOREVER = float("inf")
 NOT_ITS_OWN = frozenset(
-    {EXCHANGE, CALL, "app", "endpoint", "path_params", "route", "router", "starlette.exception_handlers"}
+    {
+        EXCHANGE,
+        CALL,
+        HOST,
+        "app",
+        "endpoint",
+        "path_params",
+        "route",
+        "router",
+        "starlette.exception_handlers",
+    }
 )
 """What a scope holds of the gateway, and of an application that the gateway is mounted in."""
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from .asgi import ASGIApp, Receive, Scope, Send, is_stream
 from .clock import Clock
 from .errors import Discarded, UpstreamError
-from .exchange import CALL, EXCHANGE, Call, Exchange
+from .exchange import CALL, EXCHANGE, HOST, Call, Exchange
 from .forwarding import Style, writer
 from .hops import NO_TRAILER, end_to_end
 from .paths import strip_root
@@ -147,7 +147,9 @@ def heads(host: str, forwarded: Style) -> Head:
             path = b"%b?%b" % (path, query)
         headers = scope["headers"]
         name = literal or target.authority
-        if not exchange.authority:
+        if HOST in scope:
+            pass
+        elif not exchange.authority:
             # HTTP/1.0 may leave it out; what goes upstream is HTTP/1.1.
             headers = [(b"host", name), *headers]
         elif host != "preserve":

@@ -1,11 +1,12 @@
-"""The only place where a request is refused, and the only one that writes `exchange.refused`."""
+"""The only place where a request is refused and told so, and the only one that writes `exchange.refused`."""
 
 from dataclasses import replace
+from typing import Any
 
-from .asgi import ASGIApp, Receive, Scope, Send, answer, problem
+from .asgi import ASGIApp, Headers, Receive, Scope, Send, answer, problem
 from .component import Refusal
 from .errors import Rejected
-from .exchange import EXCHANGE, Exchange
+from .exchange import EXCHANGE, Exchange, Told
 
 
 class Refusing:
@@ -43,12 +44,34 @@ async def refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
     exchange: Exchange = scope[EXCHANGE]
     exchange.refused = refusal
     exchange.outcome, exchange.cause = "refused", refusal.reason
-    body = problem(
+    await tell(
+        scope,
+        send,
+        exchange,
         refusal.status,
         refusal.reason,
         refusal.detail,
-        request_id=exchange.id,
-        route=exchange.route,
+        refusal.headers,
         component=refusal.component,
+        **dict(refusal.members),
     )
-    await answer(scope, send, refusal.status, body, refusal.headers)
+
+
+async def tell(
+    scope: Scope,
+    send: Send,
+    exchange: Exchange,
+    status: int,
+    reason: str,
+    detail: str,
+    headers: Headers = (),
+    **members: Any,
+) -> None:
+    """Answer a request that came to nothing: with a problem, or as its route wants it."""
+    members = {"request_id": exchange.id, "route": exchange.route, **members}
+    if exchange.render is None:
+        await answer(scope, send, status, problem(status, reason, detail, **members), headers)
+        return
+    told = Told(status, reason, detail, headers, members)
+    status, headers, content_type, body = exchange.render(exchange, told)
+    await answer(scope, send, status, body, headers, content_type)

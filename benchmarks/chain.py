@@ -41,7 +41,15 @@ STANDARD: Mapping[str, Mapping[str, object]] = {
     "rate_limit": {"limit": "100000000/minute", "by": "consumer"},
     "quota": {"limit": 1000000000},
     "concurrency": {"limit": 1000000, "by": "consumer"},
+    "errors": {"format": "envelope", "upstream": ["5xx"]},
     "headers": {"request": {"set": {"x-version": "1"}}, "response": {"set": {"x-version": "1"}}},
+    "compress": {},
+    "envelope": {},
+    "decompress": {},
+    "validate": {"query": {"properties": {"page": {"type": "integer"}}}},
+    "rewrite": {"path": "/v2", "query": {"set": {"page": "1"}}},
+    "redirect": {"to": "/elsewhere"},
+    "respond": {"body": "{}"},
     "canary": {"upstream": "canary", "percent": 50, "by": "header:x-api-key"},
     "mirror": {"upstream": "canary", "percent": 0},
     "cache": {"ttl": "1h"},
@@ -100,6 +108,7 @@ HEADERS: Mapping[str, Mapping[str, str]] = {
     "basic_auth": {"authorization": LOGIN},
     "jwt_auth": {"authorization": f"Bearer {TOKEN}"},
     "http_signature": {"signature-input": f"sig={SIGNED}", "signature": f"sig=:{SIGNATURE}:"},
+    "compress": {"accept-encoding": "gzip"},
 }
 """What the requests to a chain have beside a key."""
 

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import hmac
 import re
 import time
@@ -11,16 +12,18 @@ from typing import Any
 import pytest
 from pydantic import ConfigDict
 
+import asgi_gateway_contrib
+import asgi_gateway_plugins
 from asgi_gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
-from asgi_gateway.config import Use
+from asgi_gateway.config import Use, When
 from asgi_gateway.consumers import Consumer
 from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Call
 from asgi_gateway.stage import Stage
 from asgi_gateway.testing import HandClock, Request, Upstream, check_component, gateway_around
 from asgi_gateway_contrib.http_signature import HttpSignature
-from asgi_gateway_plugins import gateway_components
+from asgi_gateway_contrib.validate import Validate
 from asgi_gateway_plugins.access_log import AccessLog
 from asgi_gateway_plugins.acl import Acl
 from asgi_gateway_plugins.all_of import AllOf
@@ -30,10 +33,14 @@ from asgi_gateway_plugins.body_limit import BodyLimit
 from asgi_gateway_plugins.breaker import Breaker
 from asgi_gateway_plugins.cache import Cache
 from asgi_gateway_plugins.canary import Canary
+from asgi_gateway_plugins.compress import Compress
 from asgi_gateway_plugins.concurrency import Concurrency
 from asgi_gateway_plugins.cors import Cors
 from asgi_gateway_plugins.csrf import Csrf
+from asgi_gateway_plugins.decompress import Decompress
 from asgi_gateway_plugins.early_rate_limit import EarlyRateLimit
+from asgi_gateway_plugins.envelope import Envelope
+from asgi_gateway_plugins.errors import Errors
 from asgi_gateway_plugins.fallback import Fallback, FixedAnswer
 from asgi_gateway_plugins.fault import Fault
 from asgi_gateway_plugins.headers import Headers
@@ -47,13 +54,17 @@ from asgi_gateway_plugins.mirror import Mirror
 from asgi_gateway_plugins.mtls import Mtls
 from asgi_gateway_plugins.quota import Quota
 from asgi_gateway_plugins.rate_limit import RateLimit
+from asgi_gateway_plugins.redirect import Redirect
 from asgi_gateway_plugins.referer import Referer
 from asgi_gateway_plugins.request_id import RequestId
+from asgi_gateway_plugins.respond import Respond
 from asgi_gateway_plugins.retry import Retry
+from asgi_gateway_plugins.rewrite import Rewrite
 from asgi_gateway_plugins.security_headers import SecurityHeaders
 from asgi_gateway_plugins.signature import Signature
 from asgi_gateway_plugins.user_agent import UserAgent
 
+PETS = str(Path(__file__).parent / "plugins" / "pets.yaml")
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
 ANNA = Consumer.model_validate(
     {
@@ -331,6 +342,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         {"refused_by": [Request(), Request()]},
     ),
     (Cache(), {}),
+    (Compress(), {"request": Request(headers=[("accept-encoding", "gzip")])}),
     (Canary(upstream="next", percent=1), {"upstreams": {"next": Upstream()}}),
     (
         Cors(origins=("https://a.example",)),
@@ -345,7 +357,16 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         Concurrency(limit=1, by="header:x-app", unidentified="refuse"),
         {"request": Request(headers=[("x-app", "a")]), "refused_by": Request()},
     ),
+    (
+        Decompress(),
+        {
+            "request": Request("POST", headers=[("content-encoding", "gzip")], body=gzip.compress(b"{}")),
+            "refused_by": Request("POST", headers=[("content-encoding", "br")], body=b"{}"),
+        },
+    ),
     (EarlyRateLimit(limit="1/minute"), {"refused_by": [Request(), Request()]}),
+    (Envelope(), {}),
+    (Errors(upstream=("5xx",)), {}),
     (Fallback(answer=FixedAnswer(), upstream="next"), {"upstreams": {"next": Upstream()}}),
     (Fault.model_validate({"delay": "1ms"}), {}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
@@ -398,10 +419,34 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         Referer(allow=("a.example",)),
         {"request": Request(headers=[("referer", "https://a.example/page")]), "refused_by": Request()},
     ),
+    (
+        Redirect(https=True),
+        {
+            "request": Request(headers=[("x-forwarded-proto", "https")]),
+            "trusted_proxies": ("127.0.0.1",),
+        },
+    ),
     (RequestId(), {}),
+    (Respond(openapi=PETS), {}),
     (Retry(), {}),
+    (
+        Rewrite(path="/of/{consumer}"),
+        {
+            "request": Request(headers=[("x-api-key", "secret")]),
+            "refused_by": Request(),
+            "consumers": (ANNA,),
+            "components": (Use(component=KeyAuth(), when=When(headers=(("x-api-key", "*"),))),),
+        },
+    ),
     (SecurityHeaders(), {}),
     (UserAgent(deny=("(?i)bot",)), {"refused_by": Request(headers=[("user-agent", "GoogleBot/2.1")])}),
+    (
+        Validate(openapi=PETS),
+        {
+            "request": Request("GET", "/pets?limit=3"),
+            "refused_by": Request("GET", "/pets?limit=many"),
+        },
+    ),
     (
         Signature(),
         {
@@ -428,7 +473,8 @@ async def test_a_standard_component_conforms(component: Component, around: dict[
 
 def test_every_standard_component_is_checked() -> None:
     # The check asks over HTTP: what is there for WebSockets only has nothing to say.
-    kinds = {kind.name for kind in gateway_components() if "http" in kind.serves} | {HttpSignature.name}
+    offered = [*asgi_gateway_plugins.gateway_components(), *asgi_gateway_contrib.gateway_components()]
+    kinds = {kind.name for kind in offered if "http" in kind.serves}
     assert kinds == {component.name for component, _ in CONFORMING} | BESIDE_A_SERVICE | CROWDED
 
 

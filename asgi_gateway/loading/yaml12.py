@@ -47,12 +47,15 @@ class Written:
         return line
 
 
-def read_yaml(text: str) -> Written:
-    """The one document of a text; its data is None if there is none. ConfigError has lines, but no file."""
+def read_yaml(text: str, *, any_key: bool = False) -> Written:
+    """The one document of a text; its data is None if there is none. ConfigError has lines, but no file.
+
+    `any_key`: keys that are no strings are what is written, `200` is "200".
+    """
     # Of PyYAML only the events are used: nodes cost five times as much, its types are those of YAML 1.1.
     loader = yaml.CSafeLoader(text)
     try:
-        reader = Reader(loader)
+        reader = Reader(loader, any_key=any_key)
         written = reader.document()
     except yaml.MarkedYAMLError as error:
         raise ConfigError(syntax(error)) from None
@@ -92,7 +95,8 @@ class Anchored:
 class Reader:
     """Makes data out of the events of one text, and collects what is wrong."""
 
-    def __init__(self, loader: yaml.CSafeLoader) -> None:
+    def __init__(self, loader: yaml.CSafeLoader, *, any_key: bool) -> None:
+        self._any_key = any_key
         self.problems: list[Problem] = []
         self._next: Callable[[], Any] = loader.get_event
         self._lines: dict[int, tuple[int, ...]] = {}
@@ -176,6 +180,8 @@ class Reader:
         height = 0
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._value(event)
+            if self._any_key and isinstance(event, yaml.ScalarEvent):
+                key = event.value
             value = self._value(self._next())
             height = max(height, self._height)
             if self._is_key(key, event, lines):

@@ -15,7 +15,7 @@ from ..asgi import Header, Scope
 from ..clock import Clock
 from ..config import Upstream
 from ..errors import Reason, UpstreamError
-from ..exchange import CALL, EXCHANGE, Call, Exchange
+from ..exchange import CALL, EXCHANGE, HOST, Call, Exchange
 from ..forwarding import writer
 from ..hops import end_to_end
 from ..origin import Origin
@@ -100,8 +100,8 @@ class Opening:
 
     def _fields(self, target: "Target", scope: Scope) -> list[Header]:
         exchange: Exchange = scope[EXCHANGE]
-        host = exchange.authority
-        if self._host != "preserve":
+        host = scope.get(HOST) or exchange.authority
+        if self._host != "preserve" and HOST not in scope:
             host = target.authority if self._host == "target" else self._host.encode()
         return [(b"host", host), *kept(scope["headers"]), *self._forwarding(exchange, exchange.authority)]
 

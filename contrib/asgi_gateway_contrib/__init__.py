@@ -11,11 +11,12 @@ from asgi_gateway.store import Store
 
 from .http_signature import HttpSignature
 from .redis import RedisStore
+from .validate import Validate
 
 
 @hookimpl
 def gateway_components() -> Iterable[type[Component]]:
-    return (HttpSignature,)
+    return (HttpSignature, Validate)
 
 
 @hookimpl

@@ -15,10 +15,14 @@ from .breaker import Breaker
 from .bulkhead import Bulkhead
 from .cache import Cache
 from .canary import Canary
+from .compress import Compress
 from .concurrency import Concurrency
 from .cors import Cors
 from .csrf import Csrf
+from .decompress import Decompress
 from .early_rate_limit import EarlyRateLimit
+from .envelope import Envelope
+from .errors import Errors
 from .fallback import Fallback
 from .fault import Fault
 from .forward_auth import ForwardAuth
@@ -34,9 +38,12 @@ from .mtls import Mtls
 from .oauth2_introspection import OAuth2Introspection
 from .quota import Quota
 from .rate_limit import RateLimit
+from .redirect import Redirect
 from .referer import Referer
 from .request_id import RequestId
+from .respond import Respond
 from .retry import Retry
+from .rewrite import Rewrite
 from .security_headers import SecurityHeaders
 from .signature import Signature
 from .user_agent import UserAgent
@@ -49,6 +56,7 @@ def gateway_components() -> Iterable[type[Component]]:
         RequestId,
         AccessLog,
         SecurityHeaders,
+        Errors,
         Cors,
         IpFilter,
         Maintenance,
@@ -71,7 +79,13 @@ def gateway_components() -> Iterable[type[Component]]:
         Quota,
         Concurrency,
         WebsocketLimit,
+        Compress,
+        Envelope,
+        Redirect,
+        Decompress,
+        Respond,
         Headers,
+        Rewrite,
         Mirror,
         Canary,
         Idempotency,

@@ -83,6 +83,9 @@ async def test_a_variable_cannot_end_a_field(upstreams: Upstreams) -> None:
         ({"response": {"remove": ["transfer-encoding"]}}, "transfer-encoding says how a message is framed"),
         ({"request": {"add": {"connection": "x"}}}, "connection says how a message is framed"),
         ({"request": {"set": {"Host": "x"}}}, "`host` of the upstream"),
+        ({"request": {"rename": {"x-host": "host"}}}, "`host` of the upstream"),
+        ({"response": {"rename": {"te": "x"}}}, "te says how a message is framed"),
+        ({"response": {"append": {"set-cookie": "a=1"}}}, "cookies do not stand behind a comma"),
         ({"request": {"set": {"x": "{a.b}"}}}, "write a variable as {name}"),
         ({"request": {"set": {"x": "{id!r}"}}}, "write a variable as {name}"),
         ({"request": {"set": {"x": "{"}}}, "'{'"),
@@ -150,3 +153,53 @@ async def test_a_handshake_is_edited(upstreams: Upstreams) -> None:
     declared = document({"headers": {"request": {"set": {"x-a": "1"}}}}, route={"websocket": True})
     await handshake(Gateway.parse(declared, plugins=[upstreams]))
     assert upstreams.headers("x-a") == ["1"]
+
+
+async def test_a_field_gets_another_name_and_keeps_its_place(upstreams: Upstreams) -> None:
+    request = {"rename": {"x-a": "x-b", "x-c": "x-d"}}
+    sent = [("X-A", "1"), ("x-b", "forged"), ("x_a", "2"), ("x-d", "stays"), ("x_b", "forged")]
+    async with serving(upstreams, document({"headers": {"request": request}})) as http:
+        await http.get("/", headers=sent)
+    found = [field for field in upstreams.seen[0]["headers"] if field[0][:1] == b"x"]
+    assert found == [(b"x-b", b"1"), (b"x-b", b"2"), (b"x-d", b"stays")]
+
+
+async def test_two_fields_change_their_names(upstreams: Upstreams) -> None:
+    request = {"rename": {"x-a": "x-b", "x-b": "x-a"}}
+    async with serving(upstreams, document({"headers": {"request": request}})) as http:
+        await http.get("/", headers=[("x-a", "1"), ("x-b", "2")])
+    assert (upstreams.headers("x-b"), upstreams.headers("x-a")) == (["1"], ["2"])
+
+
+async def test_a_default_gives_way_to_what_is_there(upstreams: Upstreams) -> None:
+    upstreams.answers = [(b"cache-control", b"no-store")]
+    edits = {"default": {"x-a": "default", "x-b": "{consumer}", "cache-control": "max-age=60", "x-c": "1"}}
+    async with serving(upstreams, document({"headers": {"request": edits, "response": edits}})) as http:
+        answer = await http.get("/", headers=[("X_A", "mine")])
+    assert (upstreams.headers("x-a"), upstreams.headers("x_a")) == ([], ["mine"])
+    assert (upstreams.headers("x-b"), upstreams.headers("x-c")) == ([], ["1"])
+    assert answer.headers.get_list("cache-control") == ["no-store"]
+    assert answer.headers["x-a"] == "default"
+
+
+async def test_a_value_is_appended_to_the_last_of_its_fields(upstreams: Upstreams) -> None:
+    request = {"append": {"x-list": "{route}", "x-new": "1", "x-empty": "2"}, "add": {"x-list": "3"}}
+    async with serving(upstreams, document({"headers": {"request": request}})) as http:
+        await http.get("/", headers=[("x-list", "a"), ("x-list", "b"), ("x-empty", "")])
+    assert upstreams.headers("x-list") == ["a", "b, main", "3"]
+    assert (upstreams.headers("x-new"), upstreams.headers("x-empty")) == (["1"], ["2"])
+
+
+async def test_all_edits_in_their_order(upstreams: Upstreams) -> None:
+    request = {
+        "remove": ["x-a"],
+        "rename": {"x-b": "x-a"},
+        "set": {"x-c": "set"},
+        "default": {"x-a": "default", "x-c": "default"},
+        "append": {"x-c": "appended"},
+        "add": {"x-c": "added"},
+    }
+    async with serving(upstreams, document({"headers": {"request": request}})) as http:
+        await http.get("/", headers=[("x-a", "1"), ("x-b", "2"), ("x-c", "3")])
+    assert (upstreams.headers("x-a"), upstreams.headers("x-b")) == (["2"], [])
+    assert upstreams.headers("x-c") == ["set, appended", "added"]

@@ -143,7 +143,17 @@ def test_what_guards_serves_websocket_and_may_refuse() -> None:
 
 def test_importing_them_is_cheap() -> None:
     modules = "import sys, asgi_gateway_plugins, asgi_gateway_contrib"
-    heavy = {"limits", "msgspec", "httpx", "redis", "http_message_signatures", "cryptography"}
+    heavy = {
+        "limits",
+        "msgspec",
+        "httpx",
+        "redis",
+        "http_message_signatures",
+        "cryptography",
+        "brotli",
+        "backports.zstd",
+        "jsonschema_rs",
+    }
     code = f"{modules}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
