@@ -8,7 +8,7 @@ from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
 
-from .trial import TRIAL, Entries, Trial, behind, enabled, fresh, on_trial, owned
+from .trial import TRIAL, Entries, Trial, behind, enabled, forwarded, fresh, on_trial, owned
 
 DIFFERENT = Refusal(403, "different_callers", (), "The credentials are not those of one caller.")
 
@@ -25,6 +25,9 @@ class AllOf(
 
     def owns(self) -> tuple[str, ...]:
         return owned(self.of)
+
+    def forwarded(self) -> tuple[str, ...]:
+        return forwarded(self.of)
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse, chain = build.refuse(app), behind(app)

@@ -10,7 +10,7 @@ from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
 
 from .authentication import Authentication
-from .trial import Entries, Trial, behind, enabled, fresh, on_trial, owned
+from .trial import Entries, Trial, behind, enabled, forwarded, fresh, on_trial, owned
 
 NO_CREDENTIALS = Refusal(401, "no_credentials", (), "This request needs credentials.", missing=True)
 
@@ -27,6 +27,9 @@ class AnyOf(
 
     def owns(self) -> tuple[str, ...]:
         return (*super().owns(), *owned(self.of))
+
+    def forwarded(self) -> tuple[str, ...]:
+        return forwarded(self.of)
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse, end = build.refuse(app), behind(app)
