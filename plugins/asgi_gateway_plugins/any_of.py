@@ -41,8 +41,11 @@ class AnyOf(
         async def any_of(scope: Scope, receive: Receive, send: Send) -> None:
             exchange: Exchange = scope[EXCHANGE]
             before, trial = exchange.principal, Trial(scope)
-            for alternative in alternatives:
+            for place, alternative in enumerate(alternatives):
                 await alternative(trial.enter(scope), fresh(scope, receive), send)
+                if len(trial.failures) == place and not trial.passed:
+                    # It answered by itself.
+                    return
                 if trial.passed:
                     if not all(refusal.missing for _, refusal in trial.failures):
                         exchange.tag("any_of", trial.told())
