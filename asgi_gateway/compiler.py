@@ -21,7 +21,7 @@ from .opening import Opened, open_upstream
 from .paths import canonical
 from .plugins import suggestion
 from .probes import probes
-from .references import check_references, unidentified, unused
+from .references import check_references, unidentified, unsaid, unused
 from .refusing import refuse
 from .resources import Lease
 from .routing import Entry, Pattern, Table
@@ -113,6 +113,8 @@ class Compiler:
         if self._problems or table is None or unmatched is None or trusted is None:
             raise ConfigError(self._problems)
         pools = [opened.pool for opened in self._opened.values() if opened.pool is not None]
+        # Also what is switched off: an upstream that believes in its fields still does.
+        declared = [use.component for _, chain in config.chains() for use in chain]
         yield Live(
             config=config,
             table=table,
@@ -126,16 +128,15 @@ class Compiler:
                 *self._apart(),
                 *table.shadowed(),
                 *unidentified(config),
+                *unsaid(config),
                 *unused(config),
             ),
             apart=self._counts_apart(),
             lease=self.lease,
             dials=self.dials,
             operations=self.operations,
-            # Also of what is switched off: an upstream that believes in these fields still does.
-            owned=frozenset(
-                name for _, chain in config.chains() for use in chain for name in use.component.owns()
-            ),
+            owned=frozenset(name for component in declared for name in component.owns()),
+            forwarded=frozenset(name for component in declared for name in component.forwarded()),
             on_live=[*(pool.open for pool in pools), *self.on_live],
             on_end=[pool.close for pool in pools],
         )

@@ -63,6 +63,10 @@ class Component(Strict):
         """
         return ()
 
+    def forwarded(self) -> Iterable[str]:
+        """Header fields that only a trusted proxy may send: anybody else's are dropped on every route."""
+        return ()
+
     def variables(self) -> Iterable[str]:
         """Variables of the path that it reads, `*` for the rest of a wildcard: a path without them is
         refused.

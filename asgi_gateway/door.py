@@ -43,7 +43,9 @@ class Refused(Exception):
 class Door:
     """The entrance of one Live. What can be decided before a request comes is decided here once."""
 
-    def __init__(self, live: Live, limits: Limits, owned: Iterable[str]) -> None:
+    def __init__(
+        self, live: Live, limits: Limits, owned: Iterable[str], forwarded: Iterable[str] = ()
+    ) -> None:
         self._live = live
         self._max_headers = limits.headers
         self._max_header_bytes = limits.header_bytes
@@ -53,7 +55,9 @@ class Door:
         owned_names = frozenset(name.encode() for own in lower for name in (own, own.replace("_", "-")))
         self._dropped = HOP_BY_HOP | FORWARDING | owned_names
         """Fields that never reach a component as the caller sent them."""
-        self._special = self._dropped | FRAMED
+        self._forwarded = frozenset(name.lower().encode() for name in forwarded)
+        """Fields that only trusted peers may send."""
+        self._special = self._dropped | FRAMED | self._forwarded
         self._hosts: dict[bytes, str] = {}
 
     def enter(self, scope: Scope, exchange: Exchange) -> tuple[ASGIApp, Scope]:
@@ -128,6 +132,8 @@ class Door:
         self._trust(scope, exchange, forwarded)
         if deadlines and exchange.trusted:
             shorten(exchange, deadlines)
+        if self._forwarded and not exchange.trusted:
+            kept = [pair for pair in kept if pair[0] not in self._forwarded]
         if connections and (gone := named(connections)):
             kept = [pair for pair in kept if pair[0] not in gone]
         return kept

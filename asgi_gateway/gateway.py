@@ -301,7 +301,7 @@ class Gateway:
     def _begin_with(self, live: Live) -> None:
         self._lives = [each for each in self._lives if each.active]
         self._lives.append(live)
-        self._door = Door(live, live.config.server.limits, live.owned)
+        self._door = Door(live, live.config.server.limits, live.owned, live.forwarded)
         self._kernel.max_spawned = live.config.server.limits.spawned
         for function in live.on_live:
             function()

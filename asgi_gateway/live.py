@@ -76,6 +76,8 @@ class Live:
     operations: Mapping[str, Operation]
     owned: frozenset[str]
     """Header fields that only components set: a caller's own are dropped on every route."""
+    forwarded: frozenset[str] = frozenset()
+    """Header fields that only trusted proxies may send."""
     apart: tuple[str, ...] = ()
     """Components whose state each process has for itself, since the store is not shared."""
     on_live: list[Callable[[], None]] = field(default_factory=list)

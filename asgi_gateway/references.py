@@ -111,6 +111,18 @@ def unidentified(config: GatewayConfig) -> Iterator[Problem]:
         )
 
 
+def unsaid(config: GatewayConfig) -> Iterator[Problem]:
+    """Fields that only trusted proxies may send, where there are none."""
+    for where, chain in config.chains() if not config.trusted_proxies else ():
+        for index, use in enumerate(chain):
+            for name in use.component.forwarded() if use.enabled else ():
+                yield Problem(
+                    f"only trusted proxies may send {name}, and there are none",
+                    f"{where}[{index}].{use.component.name}",
+                    "list them in trusted_proxies",
+                )
+
+
 def finds_out(use: Use) -> bool:
     return use.component.stage is Stage.AUTH and not use.component.needs_caller()
 

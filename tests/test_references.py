@@ -111,6 +111,15 @@ def test_what_needs_no_caller_is_no_warning(by: str) -> None:
     assert warnings({"rate_limit": {"limit": "1/second", "by": by}}) == []
 
 
+def test_what_only_trusted_proxies_may_say_needs_some() -> None:
+    component = {"any_of": {"of": ["key_auth", {"mtls": {"header": "x-client-cert"}}]}}
+    assert warnings(components=[component]) == [
+        "components[0].any_of: only trusted proxies may send x-client-cert, and there are none "
+        "(list them in trusted_proxies)"
+    ]
+    assert warnings(components=[component], trusted_proxies=["10.0.0.0/8"]) == []
+
+
 async def test_check_says_it(tmp_path: Path) -> None:
     document = {"upstreams": UP, "routes": [{**LIST, "components": [{"acl": {"groups": ["gold"]}}]}]}
     ended = await asgi_gateway("check", str(write(tmp_path / "gateway.yaml", document)))

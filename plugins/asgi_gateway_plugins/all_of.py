@@ -8,7 +8,7 @@ from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
 
-from .trial import TRIAL, Entries, Trial, behind, enabled, fresh, on_trial, owned
+from .trial import TRIAL, Entries, Trial, behind, enabled, forwarded, fresh, on_trial, owned
 
 DIFFERENT = Refusal(403, "different_callers", (), "The credentials are not those of one caller.")
 
@@ -26,6 +26,9 @@ class AllOf(
     def owns(self) -> tuple[str, ...]:
         return owned(self.of)
 
+    def forwarded(self) -> tuple[str, ...]:
+        return forwarded(self.of)
+
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse, chain = build.refuse(app), behind(app)
         for place, component in reversed(list(enumerate(enabled(self.of)))):
@@ -35,7 +38,8 @@ class AllOf(
             exchange: Exchange = scope[EXCHANGE]
             before, trial = exchange.principal, Trial(scope)
             await chain(trial.enter(scope), receive, send)
-            if trial.passed:
+            # Without a failure, one of them answered by itself.
+            if trial.passed or not trial.failures:
                 return
             # Half of what is asked for says nothing about the caller.
             exchange.principal = before

@@ -10,7 +10,7 @@ from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
 
 from .authentication import Authentication
-from .trial import Entries, Trial, behind, enabled, fresh, on_trial, owned
+from .trial import Entries, Trial, behind, enabled, forwarded, fresh, on_trial, owned
 
 NO_CREDENTIALS = Refusal(401, "no_credentials", (), "This request needs credentials.", missing=True)
 
@@ -28,6 +28,9 @@ class AnyOf(
     def owns(self) -> tuple[str, ...]:
         return (*super().owns(), *owned(self.of))
 
+    def forwarded(self) -> tuple[str, ...]:
+        return forwarded(self.of)
+
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse, end = build.refuse(app), behind(app)
         alternatives = [
@@ -38,8 +41,11 @@ class AnyOf(
         async def any_of(scope: Scope, receive: Receive, send: Send) -> None:
             exchange: Exchange = scope[EXCHANGE]
             before, trial = exchange.principal, Trial(scope)
-            for alternative in alternatives:
+            for place, alternative in enumerate(alternatives):
                 await alternative(trial.enter(scope), fresh(scope, receive), send)
+                if len(trial.failures) == place and not trial.passed:
+                    # It answered by itself.
+                    return
                 if trial.passed:
                     if not all(refusal.missing for _, refusal in trial.failures):
                         exchange.tag("any_of", trial.told())

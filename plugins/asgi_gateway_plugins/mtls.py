@@ -53,6 +53,9 @@ class Mtls(
     only_consumers: bool = True
     """Whether only those may come who have it among their `certificates`; else the subject is the caller."""
 
+    def forwarded(self) -> tuple[str, ...]:
+        return (self.header,) if self.header else ()
+
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse, consumers, time = build.refuse(app), build.consumers, build.clock.time
         show = self.shown()

@@ -115,5 +115,9 @@ def enabled(entries: Sequence[Use]) -> list[Component]:
     return [use.component for use in entries if use.enabled]
 
 
+def forwarded(entries: Sequence[Use]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for component in enabled(entries) for name in component.forwarded()))
+
+
 def owned(entries: Sequence[Use]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for use in entries for name in use.component.owns()))

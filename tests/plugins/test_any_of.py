@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send, answer
 from asgi_gateway.errors import ConfigError
 from asgi_gateway.gateway import Gateway
 from tests.plugins.issuer import claims, sign
@@ -186,6 +187,27 @@ async def test_a_websocket_passes_by_any_way_too(upstreams: Upstreams) -> None:
 def test_what_cannot_be_right_is_a_mistake(upstreams: Upstreams, name: str, of: list[Any], what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         Gateway.parse(document({name: {"of": of}}), plugins=[upstreams])
+
+
+class Answers:
+    """A middleware that answers by itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        pass
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(scope, send, 401, b"by itself")
+
+
+@pytest.mark.parametrize("name", ["any_of", "all_of"])
+async def test_who_answers_by_itself_is_the_only_answer(upstreams: Upstreams, name: str) -> None:
+    middleware = {"middleware": {"cls": "tests.plugins.test_any_of:Answers", "stage": "AUTH"}}
+    declared = document({name: {"of": [middleware, "key_auth"]}}, consumers=CONSUMERS)
+    async with serving(upstreams, declared) as http:
+        for headers in ({}, KEY):
+            told = await http.get("/", headers=headers)
+            assert (told.status_code, told.text) == (401, "by itself")
+    assert upstreams.seen == []
 
 
 async def test_what_is_switched_off_is_not_asked(upstreams: Upstreams) -> None:

@@ -66,6 +66,25 @@ async def test_nobody_else_can_say_it(upstreams: Upstreams, what: str) -> None:
     assert upstreams.seen == []
 
 
+@pytest.mark.parametrize("name", ["X-Client-Cert", "X_Client_Cert"])
+@pytest.mark.parametrize("way", ["report", "any_of", "elsewhere"])
+async def test_what_somebody_else_says_goes_nowhere(upstreams: Upstreams, way: str, name: str) -> None:
+    """An upstream may believe that the gateway has looked at it."""
+    mtls: dict[str, Any] = {"mtls": {"header": "x-client-cert"}}
+    ways: dict[str, list[Any]] = {
+        "report": [{"mtls": {**mtls["mtls"], "mode": "report"}}],
+        "any_of": [{"any_of": {"of": [mtls, "key_auth"]}}],
+        "elsewhere": [],
+    }
+    declared = document(*ways[way], consumers=[{"name": "acme", "keys": ["acme-key"]}])
+    declared["routes"].append({"name": "mtls", "path": "/mtls", "upstream": "main", "components": [mtls]})
+    for trusted in ([], ["10.0.0.0/8"]):
+        async with serving(upstreams, {**declared, "trusted_proxies": trusted}) as http:
+            headers = {name: f"Hash={PRINT}", "x-api-key": "acme-key"}
+            assert (await http.get("/", headers=headers)).status_code == 200
+        assert upstreams.headers("x-client-cert") == upstreams.headers("x_client_cert") == []
+
+
 @pytest.mark.parametrize(
     ("form", "fields", "reason"),
     [
