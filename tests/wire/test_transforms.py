@@ -147,8 +147,8 @@ async def test_a_body_goes_on_decompressed_and_framed_anew(
 @pytest.mark.parametrize("transport", ["http1", "httpx"])
 @pytest.mark.parametrize(
     ("body", "status"),
-    [(gzip.compress(TEXT)[:-1], 400), (gzip.compress(bytes(50 << 20)), 413), (b"GET / HTTP/1.1", 400)],
-    ids=["truncated", "bomb", "corrupt"],
+    [(gzip.compress(TEXT)[:-1], 400), (gzip.compress(bytes(10 << 20)) * 1000, 413), (b"GET / HTTP/1.1", 400)],
+    ids=["truncated", "ten gigabytes", "corrupt"],
 )
 async def test_a_body_that_cannot_be_decompressed_leaves_nothing_behind(
     transport: str, body: bytes, status: int, upstream: Behind, front: Front
