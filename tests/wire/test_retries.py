@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asgi_gateway.asgi import Message
 from asgi_gateway.gateway import Gateway
 
 from .conftest import OK, Answer, Behind, Front, Line, Raw, Script, served
@@ -363,3 +364,42 @@ async def test_a_reload_keeps_the_budget(upstream: Behind, front: Front) -> None
     for _ in range(4):
         await caller.ask()
     assert len(up.heads) == 8 + 2
+
+
+# A server that does not cancel
+
+
+async def test_on_a_server_that_does_not_cancel_the_pause_ends_too(upstream: Behind) -> None:
+    async def later(line: Line) -> None:
+        await line.head()
+        line.say(BUSY.replace(b"\r\n\r\n", b"\r\nretry-after: 60\r\nconnection: close\r\n\r\n"))
+        await line.gone()
+
+    up, left = await upstream(later), asyncio.Event()
+    options = {"targets": [up.url], "timeout": {"total": "10m"}, **retry(max_retry_after="5m")}
+    document = {"upstreams": {"up": options}, "routes": [{"name": "all", "path": "/*", "upstream": "up"}]}
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": [(b"host", b"gw.test")],
+    }
+
+    async def receive() -> Message:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError("nobody is there")
+
+    gateway = Gateway.parse(document)
+    async with gateway.lifespan(), asyncio.timeout(10):
+        serving = asyncio.ensure_future(gateway(scope, receive, send))
+        await up.closed.wait()
+        left.set()
+        await serving
+    assert len(up.heads) == 1

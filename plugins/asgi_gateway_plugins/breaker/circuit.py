@@ -181,18 +181,23 @@ class Circuit(CircuitBreaker):
         window = self.window
         window.now, window.slow_one = now, slow
         if window.state is HALF_OPEN:
-            if failed or (slow and self.rule.slow_rate is not None):
-                self._tell_failure()
-                return
-            self._proved += 1
-            if self._proved < self.rule.trials:
-                return
+            self._prove(failed or (slow and self.rule.slow_rate is not None))
+        elif failed:
+            self._tell_failure()
+        else:
+            # All that aiobreaker does with a success while it is closed, at a third of the cost.
+            window.reset_counter()
+            if slow and window.counter:
+                self.open()
+
+    def _prove(self, failed: bool) -> None:
+        """A trial ended: one that failed is enough to open, all have to be well to close."""
         if failed:
             self._tell_failure()
             return
-        self.call(good)
-        if slow and window.counter:
-            self.open()
+        self._proved += 1
+        if self._proved == self.rule.trials:
+            self.call(good)
 
     def leave(self, ticket: int) -> None:
         """A call ended that says nothing about the upstream."""
