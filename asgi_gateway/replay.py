@@ -27,6 +27,11 @@ class Replay:
             exchange.replay = cls(receive, empty=not exchange.has_body)
         return exchange.replay
 
+    @property
+    def whole(self) -> bool:
+        """Whether it was read to its end."""
+        return not self._more
+
     async def read(self, cap: int, each: Callable[[bytes], object] | None = None) -> bool:
         """Read it whole; False: it has more bytes than `cap`. `each` is shown every piece, once, in order."""
         if each is not None:

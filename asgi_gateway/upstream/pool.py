@@ -56,6 +56,8 @@ class Pool:
         self._pick: Pick | None = None
         self._stale = True
         self._up = True
+        self._out = 0
+        """Targets that are not available."""
         self._panic = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -85,7 +87,7 @@ class Pool:
         """See which targets there are."""
         self._stale = False
         there = [(target, weight) for target, weight in self._weighted if target.available]
-        self._up = bool(there)
+        self._up, self._out = bool(there), len(self._weighted) - len(there)
         # With so few healthy targets the checks are more likely to be wrong than all targets to be down, and
         # those that are left would not bear what all others did.
         panic = len(there) < self._least or not there
@@ -181,8 +183,9 @@ class Pool:
 
     def _may_eject(self, ejection: EjectionConfig) -> bool:
         """Whether one more target may be out. One always may, unless none shall; the last one never."""
-        many = len(self._weighted)
-        out = sum(not target.available for target, _ in self._weighted) + 1
+        if self._stale:
+            self._build()
+        many, out = len(self._weighted), self._out + 1
         most = max(1, many * ejection.max_percent // 100) if ejection.max_percent else 0
         return out <= most and out < many
 

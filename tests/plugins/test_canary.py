@@ -21,6 +21,7 @@ from asgi_gateway.showing import checked
 from asgi_gateway.store import MemoryStore, Store
 from asgi_gateway.strategy import Choose, Strategy
 from asgi_gateway_plugins.canary.buckets import Draw, bucket, share
+from asgi_gateway_plugins.canary.ramp import Ramp, Ramping
 from asgi_gateway_plugins.canary.rollback import Guard, Rollback, Sample, Shared, Window, worse
 from tests.plugins.kit import Hand, Upstreams, client, document, handshake, serving
 
@@ -386,6 +387,31 @@ async def test_a_ramp_rises_with_the_time_and_survives_reloads_and_restarts(upst
                 await gateway.reload(gateway.config)
                 await http.get("/")
                 assert gateway.dial("route/main/canary/percent").value == percent
+
+
+@given(
+    steps=st.lists(st.tuples(PERCENT, st.integers(1, 1000)), min_size=1, max_size=6),
+    times=st.lists(st.integers(-10, 7000), min_size=1, max_size=20),
+)
+def test_a_ramp_never_falls_and_ends_at_its_last_step(
+    steps: list[tuple[float, int]], times: list[int]
+) -> None:
+    rising = sorted(percent for percent, _ in steps)
+    declared = [
+        {"percent": percent, "hold": f"{hold}s"} for percent, (_, hold) in zip(rising, steps, strict=True)
+    ]
+    dial = Dial("percent", 0.0, 0, 100)
+    ramping = Ramping(Ramp.model_validate({"start": START, "steps": declared}), 0.0, dial)
+    seen = []
+    for later in [*sorted(times), 1_000_000]:
+        if AT + later >= ramping.next:
+            ramping.turn(AT + later)
+        other = Dial("percent", 0.0, 0, 100)
+        Ramping(Ramp.model_validate({"start": START, "steps": declared}), 0.0, other).turn(AT + later)
+        assert other.value == dial.value  # whoever starts in the middle has the same step
+        seen.append(dial.value)
+    assert seen == sorted(seen)
+    assert seen[-1] == rising[-1]
 
 
 async def test_a_hand_on_the_dial_ends_a_ramp(upstreams: Upstreams, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from asgi_gateway.asgi import Message, Receive, Scope, Send
 from asgi_gateway.errors import ConfigError
 from asgi_gateway.exchange import Exchange
 from asgi_gateway.gateway import Gateway
+from asgi_gateway.replay import Replay
 from asgi_gateway.showing import checked
 from asgi_gateway_plugins.mirror import Compare, suffixed
 from asgi_gateway_plugins.mirror.comparing import Answer, Comparison, differs
@@ -175,6 +176,32 @@ async def test_a_body_that_was_read_before_is_copied_too(both: Both) -> None:
         await run.http.post("/", content=b"body")
         await run.settled()
     assert both.bodies == {"main": [b"body"], "next": [b"body"]}
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"), [(8, {"copied": 1, "answered": 1}), (9, {"dropped: too large": 1})], ids=str
+)
+async def test_a_body_that_is_kept_for_all_is_copied_from_there(
+    size: int, counts: dict[str, int], both: Both
+) -> None:
+    keeps = {"middleware": {"cls": f"{__name__}:Keeps"}}
+    async with mirrored(both, keeps, methods=["POST"], max_body="8B") as run:
+        await run.http.post("/", content=pieces(size - 3, 3))
+        assert await run.settled() == counts
+    assert both.bodies["main"] == [b"x" * size]
+    assert both.bodies["next"] == [b"x" * size] * ("copied" in counts)
+
+
+class Keeps:
+    """Reads the body for everybody, as a signature does."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        replay = Replay.of(Exchange.of(scope), receive)
+        await replay.read(100)
+        await self.app(scope, replay.reader(), send)
 
 
 class ReadsFirst:

@@ -92,6 +92,13 @@ class Copier:
         if not exchange.has_body:
             self.launch(scope, [], answers)
             return receive, send
+        if (replay := exchange.replay) is not None and replay.whole:
+            # Others have read it before, and nobody may ask `receive` for it any more.
+            if replay.size > self.max_body:
+                self.leave(exchange, "too large")
+            else:
+                self.launch(scope, list(replay.chunks), answers)
+            return receive, send
         tee = Tee(self, scope, receive, answers)
         exchange.on_end(tee.ended)
         return tee.receive, send
