@@ -173,3 +173,38 @@ async def test_a_length_that_no_server_should_pass_is_refused(length: str) -> No
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
         answer = await http.post("/shop/x", headers={"content-length": length})
     assert (answer.status_code, answer.json()["reason"]) == (400, "bad_framing")
+
+
+async def test_two_gateways_in_one_application_count_and_sign_for_themselves() -> None:
+    """What is signed is the path that the caller asks for, the place of the mount included."""
+    from tests.plugins.kit import Hand
+    from tests.plugins.test_signature import SECRET, sign
+
+    clock = Hand()
+    declared = {
+        "upstreams": {"seen": {"asgi": SEEN}},
+        "consumers": [{"name": "acme", "hmac": [{"id": "acme-1", "secret": SECRET}]}],
+        "routes": [
+            {
+                "name": "orders",
+                "path": "/orders/{id}",
+                "upstream": "seen",
+                "components": ["signature", {"rate_limit": {"limit": "2/hour", "by": "path:id"}}],
+            }
+        ],
+    }
+    one, two = Gateway.parse(declared, clock=clock), Gateway.parse(declared, clock=clock)
+    app = Starlette(routes=[Mount("/one", one), Mount("/two", two)])
+    transport = httpx.ASGITransport(app)
+    async with (
+        one.lifespan(app),
+        two.lifespan(app),
+        httpx.AsyncClient(transport=transport, base_url="http://gw.test") as http,
+    ):
+        for place in ("/one", "/two"):
+            statuses = []
+            for number, path in enumerate([f"{place}/orders/7"] * 3 + ["/orders/7"]):
+                signed = sign(path=path, headers=(("host", "gw.test"),), nonce=f"nonce-000{number}")
+                fields = {"authorization": signed}
+                statuses.append((await http.get(f"{place}/orders/7", headers=fields)).status_code)
+            assert statuses == [200, 200, 429, 401]

@@ -11,6 +11,8 @@ from asgi_gateway.store import Arg, Script, Store, StoreError
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from .redis_pool import Pool
+
 MISSING = Problem("redis:// needs the extra 'redis'", "store", 'pip install "asgi-gateway[redis]"')
 CONNECTIONS = 50
 """Connections of one process unless the URL says `?max_connections=`."""
@@ -32,9 +34,14 @@ class RedisStore(Store, schemes=("redis", "rediss")):
         try:
             store = cls(url, timeout)
             # Also what a connection would say to its options.
-            store._connect().connection_pool.make_connection()  # type: ignore[no-untyped-call]
+            cast("Pool", store._connect().connection_pool).tls()
         except ImportError:
             raise ConfigError(MISSING) from None
+        except OSError as error:
+            what = f"the TLS files that the URL names cannot be used: {error.strerror}"
+            raise ConfigError(
+                Problem(what, "store", "as in rediss://host:6379/0?ssl_ca_certs=/ca.pem")
+            ) from None
         except (ValueError, TypeError, AttributeError):
             # The text of these errors may show the URL, and in it the password.
             hint = "as in redis://user:password@host:6379/0"
@@ -47,17 +54,23 @@ class RedisStore(Store, schemes=("redis", "rediss")):
 
     def _connect(self) -> "Redis":
         """A client with a pool; nothing is opened before the first command."""
-        from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio import Redis
+
+        return Redis(connection_pool=self._pool())
+
+    def _pool(self) -> "Pool":
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        pool = BlockingConnectionPool.from_url(
+        from .redis_pool import OPENING, Pool
+
+        return Pool.from_url(
             self._url,
             **{
                 "max_connections": CONNECTIONS,
-                # Beside the deadline of each answer: what waits for a connection, or for one to open.
+                # Beside the deadline of each answer: what waits for a connection.
                 "timeout": self._timeout,
-                "socket_connect_timeout": self._timeout,
+                "socket_connect_timeout": OPENING,
                 # RESP3 switches on notices of maintenance, and with them off the check of idle connections:
                 # each of them would fail once after a restart of Redis.
                 "protocol": 2,
@@ -65,7 +78,6 @@ class RedisStore(Store, schemes=("redis", "rediss")):
                 "retry": Retry(NoBackoff(), 0),
             },
         )
-        return Redis(connection_pool=pool)
 
     def _redis(self) -> "Redis":
         loop = asyncio.get_running_loop()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from asgi_gateway.errors import ConfigError
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.store import Store, StoreError
 from asgi_gateway_contrib.redis import RedisStore
@@ -29,6 +30,13 @@ async def test_password_and_database_are_taken_from_the_url(tmp_path: Path) -> N
         for store in (one, two, wrong):
             await store.aclose()
             assert "pass" not in store.name
+
+
+def test_tls_files_that_cannot_be_used_are_told_at_start(tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("nothing")
+    for name in ("gone.pem", "no.pem"):
+        with pytest.raises(ConfigError, match="store: the TLS files that the URL names cannot be used"):
+            Gateway.parse({"store": f"rediss://127.0.0.1:1/0?ssl_ca_certs={tmp_path / name}"})
 
 
 async def test_tls_checks_the_certificate(tmp_path: Path) -> None:

@@ -188,3 +188,52 @@ async def test_reporting_lets_everybody_pass(
     answer = await caller.ask("/a?b=1", "X-Consumer: root", method="POST", body=b"body")
     assert (answer.status, b"consumer" in answer.body) == (200, False)
     assert answer.body.endswith(b"\r\n\r\nbody")
+
+
+LONG = 60_000
+FILLERS = [
+    "a" * LONG,
+    ";" * LONG,
+    "=" * LONG,
+    '"\\' * (LONG // 2),
+    'id="a",' * (LONG // 7),
+    "." * LONG,
+    "a=b;" * 15_000,
+]
+FIELDS = [
+    "Authorization: Bearer ",
+    "Authorization: Basic ",
+    "Authorization: HMAC-SHA256 ",
+    "Cookie: ",
+    "X-API-Key: ",
+]
+
+
+@pytest.mark.parametrize("name", WAYS)
+async def test_credentials_of_the_maximum_size_are_refused_and_hold_nobody_up(
+    front: Front, upstream: Behind, beside: Service, name: str
+) -> None:
+    up = await upstream(echo)
+    serving = await front(up, **declared(name, beside))
+    reached, began = len(up.heads), time.monotonic()
+    for field in [*FIELDS, "X-Cert: ", "X-Forwarded-For: "]:
+        for filler in FILLERS:
+            answer = await (await serving.caller()).ask("/a?b=1", field + filler)
+            assert answer.status in (401, 403), (field, filler[:4], answer)
+    for query in ("a=b&" * 4000, "%41" * 5000, "=" * 16_000):
+        assert (await (await serving.caller()).ask(f"/a?{query}")).status in (401, 403)
+    # None of some sixty may take a tenth of a second; a busy machine may.
+    assert time.monotonic() - began < 15
+    assert len(up.heads) == reached
+
+
+@pytest.mark.parametrize("name", ["jwt_auth", "oauth2_introspection", "signature"])
+async def test_a_token_of_a_megabyte_is_not_even_read(
+    front: Front, upstream: Behind, beside: Service, name: str
+) -> None:
+    up = await upstream(echo)
+    serving = await front(up, **declared(name, beside))
+    caller = await serving.caller()
+    caller.say("/a?b=1", f"Authorization: Bearer {'a' * 1_000_000}")
+    assert (await caller.answer()).status == 431
+    assert (up.heads, beside.heads) == ([], [])
