@@ -24,6 +24,18 @@ from asgi_gateway_plugins.key_auth import KeyAuth
 
 MINUTE = [(b"cache-control", b"max-age=60")]
 TAG = (b"etag", b'"a"')
+SCOPE = {
+    "type": "http",
+    "asgi": {"version": "3.0"},
+    "http_version": "1.1",
+    "method": "GET",
+    "scheme": "http",
+    "query_string": b"",
+    "root_path": "",
+    "headers": [(b"host", b"gateway.test")],
+    "client": ("203.0.113.7", 50_000),
+    "server": ("gateway.test", 80),
+}
 ANNA = Consumer.model_validate({"name": "anna", "keys": ["a"]})
 BERT = Consumer.model_validate({"name": "bert", "keys": ["b"]})
 
@@ -532,6 +544,30 @@ async def test_who_comes_when_the_last_one_leaves_begins_anew() -> None:
     assert [seen.left for seen in upstream.seen] == [True, False]
 
 
+@pytest.mark.parametrize("said", [b"max-age=60", b"private"])
+async def test_who_leaves_a_server_that_does_not_cancel_is_noticed(said: bytes) -> None:
+    upstream = origin(b"a", b"b", headers=[(b"cache-control", said)], waits="chunk")
+    gone = asyncio.Event()
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if gone.is_set():
+            return {"type": "http.disconnect"}
+        await gone.wait()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with cached(upstream) as client:
+        request = asyncio.create_task(client._app({**SCOPE, "path": "/", "raw_path": b"/"}, receive, send))
+        await upstream.reached.wait()
+        gone.set()
+        await request
+        await turns(lambda: upstream.seen[0].left)
+    assert [message.get("body") for message in sent] == [None, b"a"]
+
+
 async def test_an_answer_for_one_does_not_hold_up_the_others() -> None:
     upstream = origin(b"a", b"b", headers=[(b"cache-control", b"private")], waits="head")
     async with cached(upstream) as client:
@@ -885,20 +921,7 @@ async def test_neither_hits_nor_misses_leave_garbage() -> None:
 
 async def ask(gateway: Any, path: str) -> None:
     """One request without a client around it."""
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"gateway.test")],
-        "client": ("203.0.113.7", 50_000),
-        "server": ("gateway.test", 80),
-    }
+    scope = {**SCOPE, "path": path, "raw_path": path.encode(), "extensions": {"asgi_gateway": {}}}
 
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -15,7 +15,7 @@ from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.hops import end_to_end
 
-from .flight import FetchFailed, Flight, Reader, State, fail, is_kept_whole, stream, told
+from .flight import Departure, FetchFailed, Flight, Reader, State, fail, is_kept_whole, stream, told
 from .policy import (
     CONDITIONS,
     FAILURES,
@@ -240,11 +240,14 @@ class Desk:
             flight.timer = asyncio.get_running_loop().call_later(self._wait, flight.release)
         reader = Reader(leads)
         flight.join(reader)
+        departure = Departure(exchange, receive) if exchange.foreign else None
         try:
             while flight.state == "waits" and not reader.released:
                 await flight.change()
             done = await self._deliver(flight, reader, scope, receive, send, key, asked)
         finally:
+            if departure is not None:
+                departure.stop()
             if flight.leave(reader):
                 self._land(flight)
         if done is None:

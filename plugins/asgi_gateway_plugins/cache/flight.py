@@ -5,7 +5,18 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from asgi_gateway.asgi import RETRY_SOON, Header, Message, Scope, Send, answer, header, is_stream, problem
+from asgi_gateway.asgi import (
+    RETRY_SOON,
+    Header,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    header,
+    is_stream,
+    problem,
+)
 from asgi_gateway.boundary import DETAILS
 from asgi_gateway.component import Refusal
 from asgi_gateway.errors import Aborted
@@ -20,6 +31,9 @@ State = Literal["waits", "keeps", "passes", "answers", "released", "failed"]
 """What is known of the answer: nothing; it is kept; it is for the first caller alone; it is one that is kept;
 nobody waits for it any more; there will be none.
 """
+
+PATIENCE = 0.05
+"""Seconds that pass before somebody looks: most callers are served until then."""
 
 logger = logging.getLogger("asgi_gateway")
 
@@ -302,6 +316,33 @@ class Reader:
         self.leads = leads
         """Whether the fetch began with this one."""
         self.released = False
+
+
+class Departure:
+    """Notices after a while that a caller leaves, where the server does not cancel his request."""
+
+    __slots__ = ("_exchange", "_receive", "_task", "_timer")
+
+    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._exchange.task is not None:
+            self._exchange.left = True
+            self._exchange.task.cancel()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def stream(flight: Flight, reader: Reader, send: Send, status: list[Header]) -> None:
