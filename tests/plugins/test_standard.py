@@ -26,6 +26,16 @@ GUARDS: list[Any] = [
     {"security_headers": {}},
 ]
 
+TRANSFORMS: list[Any] = [
+    {"compress": {"min_size": "0B"}},
+    "envelope",
+    "decompress",
+    {"validate": {"query": {"properties": {"page": {"type": "integer"}}}}},
+    {"rewrite": {"path": "/v2", "query": {"set": {"page": "1"}}}},
+    {"redirect": {"to": "/elsewhere", "when": {"path": "/never"}}},
+    {"respond": {"when": {"path": "/never"}}},
+]
+
 
 PROTECTION: list[Any] = [
     {"fallback": {"answer": {"body": "{}"}}},
@@ -52,7 +62,8 @@ def everything(file: Path) -> dict[str, Any]:
         {"idempotency": {}},
         {"middleware": {"cls": "tests.plugins.test_middleware:Mark"}},
         *GUARDS,
-        components=["request_id", {"access_log": {"file": str(file)}}],
+        *TRANSFORMS,
+        components=["request_id", {"access_log": {"file": str(file)}}, {"errors": {"upstream": ["5xx"]}}],
         consumers=[{"name": "acme", "keys": ["k"]}],
     )
     for upstream in declared["upstreams"].values():
@@ -73,7 +84,7 @@ async def ask(gateway: Gateway) -> int:
         "raw_path": b"/",
         "query_string": b"",
         "root_path": "",
-        "headers": [(b"host", b"gateway.test"), (b"x-api-key", b"k")],
+        "headers": [(b"host", b"gateway.test"), (b"x-api-key", b"k"), (b"accept-encoding", b"gzip")],
         "client": (CALLER, 50_000),
         "server": ("gateway.test", 80),
     }
@@ -90,6 +101,7 @@ async def ask(gateway: Gateway) -> int:
 
 
 async def test_no_component_leaves_cyclic_garbage(upstreams: Upstreams, tmp_path: Path) -> None:
+    upstreams.answers = [(b"content-type", b"application/json")]
     gateway = Gateway.parse(everything(tmp_path / "access.log"), plugins=[upstreams])
     async with gateway.lifespan():
         assert await ask(gateway) == 200
@@ -111,6 +123,7 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "request_id",
         "access_log",
         "security_headers",
+        "errors",
         "cors",
         "ip_filter",
         "maintenance",
@@ -124,8 +137,15 @@ def test_they_stand_in_the_order_of_their_stages(upstreams: Upstreams, tmp_path:
         "rate_limit [report]",
         "concurrency",
         "quota",
+        "compress",
+        "envelope",
+        "redirect [when]",
+        "decompress",
+        "validate",
+        "respond [when]",
         "headers",
         "middleware",
+        "rewrite",
         "mirror",
         "canary",
         "idempotency",
