@@ -74,7 +74,7 @@ async def test_an_upstream_that_is_down_is_not_asked_any_more() -> None:
 )
 async def test_what_ends_without_an_answer_has_failed(upstream: Behind, script: Any, reason: str) -> None:
     up = await upstream(script)
-    async with served(gateway(up.url, failures=2, timeout={"head": "50ms"})) as serving:
+    async with served(gateway(up.url, failures=2, timeout={"head": "200ms"})) as serving:
         assert [await outcome(serving) for _ in range(3)] == [reason, reason, "circuit_open"]
     assert len(up.heads) == 2
 
@@ -90,11 +90,14 @@ async def test_a_caller_who_is_late_with_the_body_is_no_failure(upstream: Behind
         await line.head()
         await line.gone()
 
-    up = await upstream(takes)
-    async with served(gateway(up.url, failures=1, timeout={"total": "60ms"})) as serving:
-        for _ in range(2):
+    up, clock = await upstream(takes), HandClock()
+    async with served(gateway(up.url, clock=clock, failures=1, timeout={"total": "5s"})) as serving:
+        for late in range(1, 3):
             caller = await serving.caller()
             caller.writer.write(b"POST / HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 10\r\n\r\n12345")
+            while len(up.heads) < late:
+                await asyncio.sleep(0.001)
+            clock.advance(5.1)
             assert json.loads((await caller.answer()).body)["reason"] == "total_timeout"
     assert len(up.heads) == 2
 

@@ -142,7 +142,7 @@ async def test_a_deadline_of_who_asked_ends_the_call(upstream: Behind, front: Fr
 
     up = await upstream(silent)
     config = {"deadline_header": HEADER, "trusted_proxies": ["127.0.0.1"]}
-    answer = await (await (await front(up, config=config)).caller()).ask("/", f"{HEADER}: 60")
+    answer = await (await (await front(up, config=config)).caller()).ask("/", f"{HEADER}: 500")
     assert (answer.status, json.loads(answer.body)["reason"]) == (504, "total_timeout")
     await up.closed.wait()
 

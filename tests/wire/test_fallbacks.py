@@ -65,7 +65,7 @@ def document(up: Raw, *others: Any, spare: Raw | None = None, stores: bool = Fal
             "targets": [up.url],
             "components": [{"fallback": options}, *others],
             "ejection": None,
-            "timeout": {"head": "50ms"},
+            "timeout": {"head": "200ms"},
         }
     }
     if spare is not None:
