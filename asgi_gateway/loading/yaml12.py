@@ -11,6 +11,7 @@ from .scalars import resolve
 
 DEPTH = 100
 """How deep values may be nested."""
+TOO_DEEP = f"values are nested more than {DEPTH} deep"
 ALIASED = 100_000
 """How many values aliases may stand for; a short text could stand for billions."""
 
@@ -71,6 +72,9 @@ def syntax(error: yaml.MarkedYAMLError) -> Problem:
     line = marks[0].line + 1 if marks else 0
     began = f" (it began in line {marks[1].line + 1})" if len(marks) > 1 and marks[1].line + 1 != line else ""
     what = ", ".join(part for part in (error.context, error.problem) if part)
+    if "nesting depth" in what:
+        # libyaml has a bound of its own, which it reaches first where it reads ahead.
+        return Problem(TOO_DEEP, line=line)
     hint = next((hint for words, hint in HINTS.items() if words in what), "")
     return Problem(f"not YAML: {what}{began}", hint=hint, line=line)
 
@@ -154,7 +158,7 @@ class Reader:
 
     def _check_depth(self, event: yaml.Event, height: int) -> None:
         if self._depth + height > DEPTH:
-            stop(f"values are nested more than {DEPTH} deep", event)
+            stop(TOO_DEEP, event)
 
     def _sequence(self) -> list[Any]:
         data, lines, height = [], [], 0

@@ -178,7 +178,7 @@ async def test_a_killed_worker_loses_its_own_requests_only_and_is_replaced(
             await asked(seen)
         # Each caller had one connection at most to the one that was killed.
         assert len(seen.failed) <= 8
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert await one.stop() == 0
 
 
