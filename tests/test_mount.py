@@ -166,7 +166,7 @@ async def test_what_another_server_lets_in_is_refused(said: dict[str, Any], stat
 
 
 @pytest.mark.parametrize(
-    "length", ["9" * 5000, "0" * 5000 + "5", "9" * 19, "5.", ""], ids=["5000", "zeros", "19", "5.", "empty"]
+    "length", ["9" * 5000, "0" * 5000 + "5", "9" * 601, "5.", ""], ids=["5000", "zeros", "601", "5.", "empty"]
 )
 async def test_a_length_that_no_server_should_pass_is_refused(length: str) -> None:
     transport = httpx.ASGITransport(gateway())
