@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from asgi_gateway.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, answer, problem, title
 from asgi_gateway.component import Build, Component
@@ -72,8 +72,9 @@ def read_new_status(status: int) -> int:
     return status
 
 
-Status = Annotated[str, BeforeValidator(as_text), AfterValidator(read_status)]
-Match = Annotated[str, BeforeValidator(as_text), AfterValidator(read_match)]
+EITHER = WithJsonSchema({"type": ["string", "integer"]})
+Status = Annotated[str, BeforeValidator(as_text), AfterValidator(read_status), EITHER]
+Match = Annotated[str, BeforeValidator(as_text), AfterValidator(read_match), EITHER]
 
 
 class Rule(BaseModel):
