@@ -57,6 +57,8 @@ def read_type(text: str) -> str:
 
 
 def read_encodings(encodings: tuple[Coding, ...]) -> tuple[Coding, ...]:
+    if not encodings:
+        raise mistake("names no coding", "as in [br, gzip]")
     if len(set(encodings)) != len(encodings):
         raise mistake("names a coding twice")
     return encodings
@@ -69,7 +71,7 @@ Fits = Callable[[Message], bool]
 class Compress(Component, name="compress", stage=Stage.TRANSFORM, rank=-30):
     """Compresses answers for callers who take that, piece by piece while they stream."""
 
-    encodings: Annotated[tuple[Coding, ...], Field(min_length=1), AfterValidator(read_encodings)] = ("gzip",)
+    encodings: Annotated[tuple[Coding, ...], AfterValidator(read_encodings)] = ("gzip",)
     """Which of `gzip`, `br` and `zstd`, the best first. The caller's weights count more."""
     types: Annotated[tuple[Annotated[str, AfterValidator(read_type)], ...], Field(min_length=1)] = TYPES
     """Media types that are compressed. Event streams never are."""

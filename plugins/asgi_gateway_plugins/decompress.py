@@ -34,6 +34,8 @@ class Stopped(Exception):
 
 
 def read_encodings(encodings: tuple[Encoding, ...]) -> tuple[Encoding, ...]:
+    if not encodings:
+        raise mistake("names no coding", "as in [gzip, br]")
     if len(set(encodings)) != len(encodings):
         raise mistake("names a coding twice")
     return encodings
@@ -42,10 +44,7 @@ def read_encodings(encodings: tuple[Encoding, ...]) -> tuple[Encoding, ...]:
 class Decompress(Component, name="decompress", stage=Stage.TRANSFORM, rank=-16, refuses=True):
     """Decompresses the bodies of requests while they stream, and refuses those that grow too large."""
 
-    encodings: Annotated[tuple[Encoding, ...], Field(min_length=1), AfterValidator(read_encodings)] = (
-        "gzip",
-        "deflate",
-    )
+    encodings: Annotated[tuple[Encoding, ...], AfterValidator(read_encodings)] = ("gzip", "deflate")
     """Which of `gzip`, `deflate`, `br` and `zstd` are taken; all others are refused with 415."""
     max_size: Size = 10 * 1024 * 1024
     """The largest body, decompressed; more is refused with 413."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from asgi_gateway.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, answer, problem, title
 from asgi_gateway.component import Build, Component
@@ -41,6 +41,8 @@ OF_THE_BODY = frozenset(
 """What says something of the body that is gone."""
 
 Origin = Literal["gateway", "upstream"]
+Write = Callable[[Origin, Told], tuple[int, Headers, bytes, bytes]]
+"""What makes status, header fields, Content-Type and body of an answer out of what is told."""
 
 
 class Discarded(Exception):
@@ -70,8 +72,9 @@ def read_new_status(status: int) -> int:
     return status
 
 
-Status = Annotated[str, BeforeValidator(as_text), AfterValidator(read_status)]
-Match = Annotated[str, BeforeValidator(as_text), AfterValidator(read_match)]
+EITHER = WithJsonSchema({"type": ["string", "integer"]})
+Status = Annotated[str, BeforeValidator(as_text), AfterValidator(read_status), EITHER]
+Match = Annotated[str, BeforeValidator(as_text), AfterValidator(read_match), EITHER]
 
 
 class Rule(BaseModel):
@@ -120,9 +123,6 @@ class Errors(Component, name="errors", stage=Stage.OBSERVE, rank=10, serves=froz
         def render(exchange: Exchange, told: Told) -> tuple[int, Headers, bytes, bytes]:
             return write("gateway", told)
 
-        def replace(exchange: Exchange, told: Told) -> tuple[int, Headers, bytes, bytes]:
-            return write("upstream", told)
-
         def errors(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             exchange: Exchange = scope[EXCHANGE]
             exchange.render = render
@@ -137,7 +137,7 @@ class Errors(Component, name="errors", stage=Stage.OBSERVE, rank=10, serves=froz
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            replacing = Replacing(scope, exchange, send, replaced, replace)
+            replacing = Replacing(scope, exchange, send, replaced, write)
             try:
                 await app(scope, receive, replacing.send)
             except Exception:
@@ -149,7 +149,7 @@ class Errors(Component, name="errors", stage=Stage.OBSERVE, rank=10, serves=froz
         replacing.__name__ = "errors"
         return replacing
 
-    def writer(self) -> Callable[[Origin, Told], tuple[int, Headers, bytes, bytes]]:
+    def writer(self) -> Write:
         """The function that makes the answer out of what is told."""
         rules, types, members = self.rules, self.types, self.members
         known: dict[tuple[Origin, int, str], Rule | None] = {}
@@ -197,7 +197,7 @@ def decide(rule: Rule | None, told: Told) -> tuple[int, Code | None, str]:
 class Replacing:
     """The `send` of one request: instead of some answers of the upstream it sends others."""
 
-    __slots__ = ("_exchange", "_replace", "_scope", "_send", "_statuses", "_swallowed", "done")
+    __slots__ = ("_exchange", "_render", "_scope", "_send", "_statuses", "_swallowed", "_write", "done")
 
     def __init__(
         self,
@@ -205,13 +205,14 @@ class Replacing:
         exchange: Exchange,
         send: Send,
         statuses: frozenset[int],
-        replace: Callable[[Exchange, Told], tuple[int, Headers, bytes, bytes]],
+        write: Write,
     ) -> None:
         self._scope = scope
         self._exchange = exchange
         self._send = send
         self._statuses = statuses
-        self._replace = replace
+        self._write = write
+        self._render = exchange.render
         self._swallowed = 0
         self.done = False
         """Whether the caller has the other answer."""
@@ -219,11 +220,13 @@ class Replacing:
     def send(self, message: Message) -> Awaitable[None]:
         if self.done:
             return self._swallow(message)
-        # What the gateway tells itself is written already: its outcome is another.
+        # What the gateway tells itself is written already: its outcome is another. What stands further in may
+        # have a format of its own, and has written in that.
         if (
             message["type"] == "http.response.start"
             and message["status"] in self._statuses
             and self._exchange.outcome == "answered"
+            and self._exchange.render is self._render
         ):
             return self._tell(message)
         return self._send(message)
@@ -235,7 +238,7 @@ class Replacing:
         told = Told(
             message["status"], "upstream_error", "The upstream answered with an error.", kept, members
         )
-        status, headers, content_type, body = self._replace(exchange, told)
+        status, headers, content_type, body = self._write("upstream", told)
         await answer(self._scope, self._send, status, body, headers, content_type)
         self.done = True
 

@@ -302,7 +302,7 @@ def test_without_the_library_the_start_says_what_to_install(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"encodings": []}, "encodings"),
+        ({"encodings": []}, "names no coding"),
         ({"encodings": ["gzip", "gzip"]}, "names a coding twice"),
         ({"encodings": ["deflate"]}, "encodings"),
         ({"types": ["text"]}, "'text' is not a media type"),

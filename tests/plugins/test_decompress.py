@@ -309,7 +309,7 @@ def test_without_the_library_the_start_says_what_to_install(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"encodings": []}, "encodings"),
+        ({"encodings": []}, "names no coding"),
         ({"encodings": ["br", "br"]}, "names a coding twice"),
         ({"encodings": ["compress"]}, "encodings"),
         ({"max_ratio": 0}, "max_ratio"),

@@ -181,6 +181,15 @@ async def test_what_the_gateway_tells_is_not_told_twice() -> None:
     assert "code" not in failed.json()
 
 
+async def test_that_of_a_route_counts_more_than_that_of_all() -> None:
+    of_all = by(upstream=["404", "5xx"], format="envelope")
+    of_route = by(upstream=["5xx"], rules=[{"match": [503], "code": "own"}])
+    async with gateway_around(of_all, of_route, upstream=Upstream(status=503)) as caller:
+        assert (await caller.get("/")).json()["code"] == "own"
+    async with gateway_around(of_all, of_route, upstream=Upstream(b"own", status=404)) as caller:
+        assert (await caller.get("/")).body == b"own"
+
+
 @pytest.mark.parametrize("chunks", [(b"x" * 70_000, b"y" * 10), (b"x" * 40_000, b"y" * 40_000)])
 async def test_a_long_body_that_is_dropped_is_not_read_to_its_end(chunks: tuple[bytes, ...]) -> None:
     up = Upstream(*chunks, status=500)

@@ -92,6 +92,13 @@ async def test_who_is_not_known_has_no_path(upstreams: Upstreams) -> None:
     assert upstreams.seen == []
 
 
+async def test_a_variable_that_a_route_does_not_have_reaches_nobody(upstreams: Upstreams) -> None:
+    declared = document({"rewrite": {"path": "/v2/{id}"}}, path="/orders")
+    async with serving(upstreams, declared) as http:
+        assert (await http.get("/orders")).status_code == 500
+    assert upstreams.seen == []
+
+
 async def test_who_is_known_has_one(upstreams: Upstreams) -> None:
     consumers = [{"name": "acme", "keys": ["k"]}]
     declared = document("key_auth", {"rewrite": {"path": "/of/{consumer}"}}, consumers=consumers)

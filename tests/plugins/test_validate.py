@@ -420,7 +420,7 @@ def test_without_the_library_the_start_says_what_to_install(
         ({}, "checks against one source"),
         ({"openapi": PETS, "body": PET}, "checks against one source"),
         ({"body": PET, "answers": True}, "`answers` are checked against a document"),
-        ({"body": {"type": "strange"}}, "body: not a JSON Schema"),
+        ({"body": {"items": {"type": "strange"}}}, 'body: not a JSON Schema: #/items/type: "strange" is not'),
         ({"body": "no schema"}, "must be a mapping"),
         ({"body": {"$ref": "http://127.0.0.1:1/schema.json"}}, "nothing is fetched"),
         ({"body": {"$ref": "file:///etc/passwd"}}, "nothing is fetched"),

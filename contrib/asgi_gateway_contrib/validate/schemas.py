@@ -47,18 +47,20 @@ class Checker:
             from jsonschema_rs import ReferencingError, RegexOptions, ValidationError, validator_for
         except ImportError:
             raise ConfigError(MISSING) from None
+        options: dict[str, Any] = {
+            "offline": True,
+            "validate_formats": True,
+            "pattern_options": RegexOptions(size_limit=LARGEST_PATTERN),
+        }
         try:
-            self._validator = validator_for(
-                schema,
-                offline=True,
-                validate_formats=True,
-                mask="the value",
-                pattern_options=RegexOptions(size_limit=LARGEST_PATTERN),
-            )
+            # Without the mask, which would hide what is wrong with the schema.
+            validator_for(schema, **options)
         except (ValidationError, ReferencingError, ValueError) as error:
+            place = pointer(list(getattr(error, "instance_path", ())))
             what = getattr(error, "message", "") or str(error)
             hint = next((hint for words, hint in HINTS.items() if words in what), "")
-            raise ConfigError(Problem(f"not a JSON Schema: {what.strip()}", where, hint)) from None
+            raise ConfigError(Problem(f"not a JSON Schema: {place}: {what.strip()}", where, hint)) from None
+        self._validator = validator_for(schema, mask="the value", **options)
 
     def accepts(self, value: Any) -> bool:
         return self._validator.is_valid(value)
