@@ -67,3 +67,36 @@ async def test_a_caller_who_leaves_in_the_middle_is_gone() -> None:
     replay = Replay(caller([body(b"abc", b"de")[0], {"type": "http.disconnect"}]))
     with pytest.raises(CallerLeft):
         await replay.read(10)
+
+
+async def test_what_a_reader_keeps_the_next_one_begins_with() -> None:
+    replay = Replay(caller(body(b"ab", b"", b"cd", b"e")))
+    first = replay.reader(5)
+    assert [(await first())["body"] for _ in range(3)] == [b"ab", b"", b"cd"]
+    assert await drain(replay.reader(5)) == b"abcde"
+    assert await drain(replay.reader(5)) == b"abcde"
+    assert not replay.lost
+
+
+async def test_a_reader_that_keeps_passes_on_what_is_too_much_and_holds_nothing() -> None:
+    replay = Replay(caller(body(b"abc", b"de", b"fgh")))
+    reader = replay.reader(4)
+    assert (await reader())["body"] == b"abc"
+    assert not replay.lost
+    assert await drain(reader) == b"defgh"
+    assert replay.lost
+    assert replay.chunks == []
+
+
+async def test_a_caller_who_leaves_a_reader_that_keeps_is_told() -> None:
+    replay = Replay(caller([body(b"abc", b"de")[0], {"type": "http.disconnect"}]))
+    reader = replay.reader(10)
+    await reader()
+    assert (await reader())["type"] == "http.disconnect"
+    assert replay.lost
+
+
+async def test_an_empty_body_is_kept_too() -> None:
+    replay = Replay(caller(body(b"")))
+    assert await drain(replay.reader(5)) == b""
+    assert await drain(replay.reader(5)) == b""

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from asgi_gateway.asgi import ASGIApp, Header, Message, Receive, Scope, Send, answer
 from asgi_gateway.component import Build, Component
 from asgi_gateway.config import Methods, Model, Name, Pairs
-from asgi_gateway.errors import Discarded
+from asgi_gateway.errors import Discarded, UpstreamError
 from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange, Failure
 from asgi_gateway.replay import Replay
 from asgi_gateway.stage import Stage
@@ -143,7 +143,8 @@ class Rescue:
             told(exchange, "stale", failure)
             await exchange.stale(scope, Marked(send, self._mark, b"stale").send)
             return True
-        if self._repeats(scope, replay, sent=getattr(failure, "sent", False)):
+        sent = isinstance(failure, UpstreamError) and failure.sent
+        if self._repeats(scope, replay, sent=sent):
             told(exchange, "upstream", failure)
             again = replay.reader() if replay is not None else Replay(receive, empty=True).reader()
             if await self._ask(scope, again, send):
