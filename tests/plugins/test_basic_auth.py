@@ -89,13 +89,14 @@ async def test_two_credentials_are_refused_even_if_one_is_right(upstreams: Upstr
 async def test_the_loop_goes_on_while_a_password_is_hashed(upstreams: Upstreams) -> None:
     slow = PasswordHasher(time_cost=3, memory_cost=65536, parallelism=1).hash("slow")
     consumers = [{"name": "slow", "basic": [{"username": "slow", "password": slow}]}]
+    # CPU of the loop's thread: what a busy machine takes away from it is not its own.
     longest = 0.0
     async with serving(upstreams, document("basic_auth", consumers=consumers)) as http:
         asked = asyncio.ensure_future(http.get("/", headers={"authorization": basic("slow", "slow")}))
         while not asked.done():
-            before = time.perf_counter()
+            before = time.thread_time()
             await asyncio.sleep(0)
-            longest = max(longest, time.perf_counter() - before)
+            longest = max(longest, time.thread_time() - before)
         assert (await asked).status_code == 200
     assert longest < 0.05
 
