@@ -20,7 +20,7 @@ from .caller import known_caller, path_variable
 from .rate_limit.options import AGAIN, STORE_AWAY, UNIDENTIFIED, By, OnError, Prefix, identifying
 
 MOST_OWED = 10_000
-"""Slots that are given back when the store is there again."""
+"""Callers to whom slots are given back when the store is there again."""
 AT_ONCE = "This caller has too many requests in flight."
 
 # A slot is a member of a sorted set, with the time until which it is leased. A lease that is later than any
@@ -49,7 +49,11 @@ redis.call('PEXPIRE', KEYS[1], lease)
 return {#ARGV - 1}
 """
 )
-RELEASE = "return {redis.call('ZREM', KEYS[1], ARGV[1])}"
+RELEASE = """
+local gone = 0
+for i = 1, #ARGV do gone = gone + redis.call('ZREM', KEYS[1], ARGV[i]) end
+return {gone}
+"""
 
 
 async def acquire(memory: MemoryStore, keys: Sequence[str], args: Sequence[Arg]) -> list[int]:
@@ -70,9 +74,9 @@ async def renew(memory: MemoryStore, keys: Sequence[str], args: Sequence[Arg]) -
 
 async def release(memory: MemoryStore, keys: Sequence[str], args: Sequence[Arg]) -> list[int]:
     held = leased(memory, keys[0])
-    gone = held.pop(str(args[0]), None)
+    gone = sum(held.pop(str(token), None) is not None for token in args)
     memory.write(keys[0], held, max(held.values(), default=memory.now()) - memory.now())
-    return [int(gone is not None)]
+    return [gone]
 
 
 def leased(memory: MemoryStore, key: str) -> dict[str, float]:
@@ -135,10 +139,11 @@ class SharedSlots:
         self._base = base
         self._local = local
         self._held: dict[str, set[str]] = {}
-        self._owed: dict[str, str] = {}
-        """Under which key there is a slot that nobody has: the store was away when it was to be given back,
-        or gave it without being able to say so.
+        self._owed: dict[str, set[str]] = {}
+        """Slots that nobody has: the store was away when they were to be given back, or gave them without
+        being able to say so.
         """
+        self._settling = False
         self._on_error = on_error
 
     async def take(self, caller: str, spawn: Spawn) -> Give | None:
@@ -146,6 +151,9 @@ class SharedSlots:
         args: list[Arg] = [round(self._lease * 1000), self._limit, token]
         try:
             (taken,) = await self._store.run(ACQUIRING, [key], args)
+            if not taken and key in self._owed:
+                await self._settle(key)
+                (taken,) = await self._store.run(ACQUIRING, [key], args)
         except StoreError as error:
             if error.asked:
                 self._owe(key, token)
@@ -158,7 +166,7 @@ class SharedSlots:
             # It may have been given all the same.
             self._give_back(key, token, spawn)
             raise
-        if self._owed:
+        if self._owed and not self._settling:
             spawn(self.settle())
         if not taken:
             return None
@@ -185,15 +193,31 @@ class SharedSlots:
             self._owe(key, token)
 
     def _owe(self, key: str, token: str) -> None:
-        # What is forgotten here is free when its lease is over.
-        if len(self._owed) < MOST_OWED:
-            self._owed[token] = key
+        # What is forgotten here is free when its lease is over. More are asked for than can be given.
+        tokens = self._owed.setdefault(key, set())
+        if len(self._owed) <= MOST_OWED and len(tokens) < 4 * self._limit + 16:
+            tokens.add(token)
+        elif not tokens:
+            del self._owed[key]
 
     async def settle(self) -> None:
         """Give back what could not be given back before."""
-        owed, self._owed = self._owed, {}
-        for token, key in owed.items():
-            await self._release(key, token)
+        self._settling = True
+        try:
+            for key in list(self._owed):
+                with suppress(StoreError):
+                    await self._settle(key)
+        finally:
+            self._settling = False
+
+    async def _settle(self, key: str) -> None:
+        tokens = frozenset(self._owed.get(key, ()))
+        if tokens:
+            await self._store.run(RELEASING, [key], [*tokens])
+        left = self._owed.get(key, set())
+        left -= tokens
+        if not left:
+            self._owed.pop(key, None)
 
     async def renew(self) -> None:
         """Keep what is held, for as long as this runs."""

@@ -1,7 +1,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -11,10 +11,17 @@ import httpx
 import pytest
 
 from asgi_gateway.gateway import Gateway
-from asgi_gateway.store import MemoryStore, Store
+from asgi_gateway.store import Arg, MemoryStore, Script, Store, StoreError
 from asgi_gateway.testing import Upstream, gateway_around
 from asgi_gateway_contrib.redis import RedisStore
-from asgi_gateway_plugins.concurrency import ACQUIRING, RELEASING, RENEWING, Concurrency
+from asgi_gateway_plugins.concurrency import (
+    ACQUIRING,
+    RELEASING,
+    RENEWING,
+    Concurrency,
+    LocalSlots,
+    SharedSlots,
+)
 from asgi_gateway_plugins.quota import Quota
 from tests.plugins.kit import Hand, Upstreams, document, serving
 from tests.processes import gateway
@@ -244,3 +251,35 @@ async def test_slots_that_a_frozen_store_gave_or_kept_come_back_with_it(redis: R
             while redis.talk("ZCARD", key) != b":0\r\n":
                 await asyncio.sleep(0.02)
                 assert (await client.get("/")).status == 200
+
+
+class Mute(MemoryStore):
+    """Does what it is asked for, and says nothing while it is mute."""
+
+    mute = False
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> Sequence[int]:
+        answer = await super().run(script, keys, args)
+        if self.mute:
+            raise StoreError("mute")
+        return answer
+
+
+async def test_a_caller_is_not_refused_for_slots_that_nobody_has() -> None:
+    def never(coroutine: Coroutine[Any, Any, None]) -> bool:
+        coroutine.close()
+        return False
+
+    store = Mute(lambda: 0.0)
+    slots = SharedSlots(store, 1, 30, "slots", LocalSlots(1), "open")
+    store.mute = True
+    give = await slots.take("acme", never)
+    assert give is not None
+    give()
+    store.mute = False
+    # One by one: each slot that could not be given back beside the requests is given back when it is missed.
+    for _ in range(3):
+        give = await slots.take("acme", never)
+        assert give is not None
+        assert await slots.take("acme", never) is None
+        give()

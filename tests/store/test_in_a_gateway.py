@@ -47,7 +47,8 @@ async def test_a_store_stays_over_a_reload_and_is_closed_at_the_end(redis: Redis
     import httpx
 
     def config(**more: Any) -> Any:
-        return Gateway.parse(document(store=redis.url, **more)).config
+        # With time for a busy machine.
+        return Gateway.parse(document(store={"url": redis.url, "timeout": "5s"}, **more)).config
 
     one = Gateway(config())
     transport = httpx.ASGITransport(one)
