@@ -8,7 +8,7 @@ import pytest
 
 from asgi_gateway.asgi import Header, Receive, Scope, Send
 from asgi_gateway.config import GatewayConfig, Use
-from asgi_gateway.consumers import Consumer
+from asgi_gateway.consumers import Consumer, Principal
 from asgi_gateway.errors import Aborted, ConfigError
 from asgi_gateway.exchange import Exchange
 from asgi_gateway.gateway import Gateway
@@ -16,6 +16,7 @@ from asgi_gateway.plugins import Plugins
 from asgi_gateway.testing import Client, HandClock, Response, Upstream, gateway_around
 from asgi_gateway.testing.harness import declare
 from asgi_gateway_plugins.cache import Cache
+from asgi_gateway_plugins.cache.desk import identify
 from asgi_gateway_plugins.cache.policy import Term
 from asgi_gateway_plugins.cache.shelf import OVERHEAD, VARIANTS, Entry, Shelf
 from asgi_gateway_plugins.canary import Canary
@@ -184,6 +185,25 @@ async def test_callers_who_were_identified_have_their_own() -> None:
         for key in ("a", "b", "a", "b"):
             await client.get("/", headers={"x-api-key": key})
     assert [Exchange.of(seen.scope).principal.consumer for seen in upstream.seen] == ["anna", "bert"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ({}, True),
+        ({"claims": {"sub": "a", "exp": 2, "iat": 2, "jti": "y"}}, True),
+        ({"claims": {"sub": "b", "exp": 1}}, False),
+        ({"claims": {"sub": "a", "exp": 1, "tenant": "x"}}, False),
+        ({"scopes": ("read", "write")}, False),
+        ({"groups": ("gold",)}, False),
+        ({"consumer": "bert"}, False),
+    ],
+    ids=["itself", "another-token", "subject", "tenant", "scopes", "groups", "consumer"],
+)
+def test_tokens_of_one_caller_are_one_caller(other: dict[str, Any], same: bool) -> None:
+    told: dict[str, Any] = {"consumer": "anna", "method": "jwt_auth", "scopes": ("read",)}
+    told["claims"] = {"sub": "a", "exp": 1, "iat": 1, "jti": "x"}
+    assert (identify(Principal(**told)) == identify(Principal(**{**told, **other}))) is same
 
 
 async def test_shared_answers_are_for_all() -> None:
