@@ -43,7 +43,7 @@ SERVICE = "http://service.test/"
 """Stands in options for a service that answers with what it knows about a token."""
 KNOWN = b'{"active": true, "sub": "benchmark"}'
 QUIET: Mapping[str, Mapping[str, object]] = {"access_log": {"file": "/dev/null"}}
-ELSEWHERE = ("canary", "forward_auth", "http_signature")
+ELSEWHERE = ("canary", "forward_auth", "http_signature", "mirror")
 """What needs another upstream, asks a service each time, or has a row of its own here."""
 
 Fields = Mapping[str, str]
@@ -224,7 +224,7 @@ class Asked:
         self.refused = 0
 
     async def send(self, message: Message) -> None:
-        if message.get("status", 200) != 200:
+        if message.get("status", 200) >= 400:
             self.refused += 1
 
     async def ask(self, wanted: Iterable[Scope]) -> float:

@@ -371,7 +371,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
     (Fault.model_validate({"delay": "1ms"}), {}),
     (Headers.model_validate({"request": {"set": {"x-a": "b"}}, "response": {"add": {"x-c": "d"}}}), {}),
     (
-        HttpSignature(),
+        HttpSignature.model_validate({"max_age": "2h"}),
         {
             "request": Request(headers=signed_message("n-1")),
             "refused_by": Request(headers=[*signed_message("n-2")[:1], *signed_message("n-3")[1:]]),
@@ -448,7 +448,7 @@ CONFORMING: list[tuple[Component, dict[str, Any]]] = [
         },
     ),
     (
-        Signature(),
+        Signature.model_validate({"skew": "2h"}),
         {
             "request": Request(headers=[("authorization", signed("nonce-0001"))]),
             "refused_by": Request(headers=[("authorization", signed("nonce-0002")[:-8] + 'AAAAAAA="')]),

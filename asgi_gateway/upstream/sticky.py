@@ -39,7 +39,7 @@ class Sticky:
 
     def _tell(self, call: Call, value: bytes, exchange: Exchange, message: Message) -> None:
         # Another call may have answered in the end, or none.
-        if not call.started or not call.attempts:
+        if not call.status or not call.attempts:
             return
         now = self._values[call.attempts[-1]]
         if now != value:

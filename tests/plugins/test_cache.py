@@ -959,7 +959,7 @@ async def ask(gateway: Any, path: str) -> None:
         ({"max_size": "1KiB"}, "1048576"),
         ({"max_entry": "1B"}, "1024"),
         ({"heuristic": 2}, "1"),
-        ({"tags": "a b"}, "must match"),
+        ({"tags": "a b"}, "is not the name of a field"),
         ({"status": "a b"}, "must match"),
         ({"wait": "0s"}, "0"),
         ({"tll": "1s"}, "did you mean 'ttl'"),
