@@ -82,11 +82,14 @@ class BasicAuth(
         def judge(
             scope: Scope, receive: Receive, send: Send, known: Password | None, password: bytes
         ) -> Awaitable[None]:
-            if hashing is not None and (known is None or known.argon2):
-                return hashed(scope, receive, send, known, password)
-            if known is None or not known.equals(password):
+            if known is not None and not known.argon2 and known.equals(password):
+                return app(identify(scope, principal(known.owner)), receive, send)
+            if hashing is None:
                 return refuse(scope, receive, send, wrong)
-            return app(identify(scope, principal(known.owner)), receive, send)
+            # Whatever is wrong takes as long: nobody learns who exists, nor whose password is kept as a hash.
+            return hashed(
+                scope, receive, send, known if known is not None and known.argon2 else None, password
+            )
 
         async def ask(scope: Scope, receive: Receive, send: Send, username: str, password: bytes) -> None:
             try:

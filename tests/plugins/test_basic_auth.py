@@ -101,6 +101,23 @@ async def test_the_loop_goes_on_while_a_password_is_hashed(upstreams: Upstreams)
     assert longest < 0.05
 
 
+async def test_what_is_wrong_takes_as_long_for_every_user(
+    upstreams: Upstreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def verify(self: Hashing, text: str, password: bytes) -> bool:
+        compared.append(text)
+        return False
+
+    monkeypatch.setattr(Hashing, "_verify", verify)
+    async with serving(upstreams, guarded()) as http:
+        for user in ("acme", "hashed", "nobody"):
+            answer = await http.get("/", headers={"authorization": basic(user, "wrong")})
+            assert answer.status_code == 401
+    assert len(compared) == 3
+
+
 async def test_a_password_that_fitted_is_remembered_for_a_while(upstreams: Upstreams, clock: Hand) -> None:
     compared: list[bytes] = []
     verify = Hashing._verify
