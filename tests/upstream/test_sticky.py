@@ -18,7 +18,7 @@ def asked(made: Pool, scope: Scope, started: bool = True, avoid: Sequence[Target
     call = scope[CALL]
     target = made.pick(scope, avoid)
     call.attempts.append(target)
-    call.started = started
+    call.status = 200 if started else 0
     message: Message = {"type": "http.response.start", "status": 200, "headers": []}
     sent: list[Message] = []
 
