@@ -109,7 +109,7 @@ class Compiler:
             yield None
         table = self._attempt(self._table, entries)
         unmatched = self._attempt(self._unmatched) if self._store is not None else None
-        trusted = self._attempt(Trusted, config.trusted_proxies)
+        trusted = self._attempt(Trusted, config.trusted_proxies, config.trusted_hops)
         if self._problems or table is None or unmatched is None or trusted is None:
             raise ConfigError(self._problems)
         pools = [opened.pool for opened in self._opened.values() if opened.pool is not None]

@@ -208,10 +208,8 @@ class Build(Protocol):
         """Made once; the same object again after a reload that asks for it under an equal key.
 
         The key is namespaced by component, owner and position unless `shared`, and names only what the
-        state depends
-        on (the rule of a limiter, not its message). `run` is a supervised coroutine, started with it;
-        `close`
-        is awaited when the last configuration that asked for it is gone.
+        state depends on (the rule of a limiter, not its message). `run` is a supervised coroutine, started
+        with it; `close` is awaited when the last configuration that asked for it is gone.
         """
         ...
 

@@ -32,7 +32,9 @@ Style = Literal["x_forwarded", "forwarded", "both", "none"]
 class Trusted:
     """Networks whose forwarding headers are believed. Built once; an answer is remembered per address."""
 
-    def __init__(self, networks: Iterable[str]) -> None:
+    def __init__(self, networks: Iterable[str], hops: int | None = None) -> None:
+        """`hops`: how many addresses of X-Forwarded-For are walked at most."""
+        self._hops = hops
         self._networks: list[IPv4Network | IPv6Network] = []
         self._known: dict[str, bool] = {}
         self.unix = False
@@ -75,18 +77,18 @@ class Trusted:
 
     def client(self, peer: str, forwarded: list[Header]) -> str:
         """Walk X-Forwarded-For from right to left, through trusted proxies, to the first address that is not
-        one.
+        one, or as far as hops are counted.
         """
         hops = b",".join(value for name, value in forwarded if name == b"x-forwarded-for")
         client = peer
-        for hop in reversed(hops.split(b",")):
+        for count, hop in enumerate(reversed(hops.split(b",")), 1):
             text = bare(hop.strip().decode("latin-1"))
             try:
                 client = str(ip_address(text))
             except ValueError:
                 # Nobody vouches for what stands behind an address that is none.
                 return client
-            if client not in self:
+            if client not in self or count == self._hops:
                 return client
         return client
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ..consumers import Consumer
@@ -105,6 +105,9 @@ class GatewayConfig(Model):
     """Which plugins take part."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks (`10.0.0.0/8`, `::1`, `unix`) whose forwarding headers are believed."""
+    trusted_hops: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How many proxies stand between a caller and the gateway at most: so many addresses of X-Forwarded-For
+    are walked from the right, and the last of them is the caller. Not given: all that are trusted."""
     deadline_header: FieldName = ""
     """The field in which trusted proxies say how many milliseconds are left for a request, and in which
     targets are told; it only shortens what the file allows. That of anybody else is dropped. Empty: none."""

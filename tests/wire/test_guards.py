@@ -183,6 +183,20 @@ async def test_behind_a_trusted_proxy_its_word_counts(upstream: Behind, front: F
     assert (await caller.ask("/", "X-Forwarded-For: 10.1.2.3", "X-Forwarded-For: 203.0.113.9")).status == 403
 
 
+@pytest.mark.parametrize(("hops", "status"), [(1, 403), (2, 200), (3, 403), (None, 403)])
+async def test_as_many_proxies_are_believed_as_there_are(
+    upstream: Behind, front: Front, hops: int | None, status: int
+) -> None:
+    """The caller is the second from the right; further left it says what it likes."""
+    serving = await front(
+        await upstream(),
+        route=with_components({"ip_filter": {"allow": ["10.1.2.3"]}}),
+        config={"trusted_proxies": ["127.0.0.1", "10.0.0.0/8"], "trusted_hops": hops},
+    )
+    answer = await (await serving.caller()).ask("/", "X-Forwarded-For: 10.6.6.6, 10.1.2.3, 10.9.9.9")
+    assert answer.status == status
+
+
 @pytest.mark.parametrize("hop", ["[" + ":" * 60_000, "a:" * 30_000, "10.1.2.3," * 6_000])
 async def test_a_forwarding_field_of_the_maximum_size_holds_nobody_up(
     upstream: Behind, front: Front, hop: str
