@@ -37,7 +37,7 @@ def unreliable(dice: random.Random, together: asyncio.Event) -> Script:
             await line.reader.readexactly(size)
             if chance < 0.2:
                 return
-            await asyncio.sleep(dice.choice([0, 0, 0.003, 0.01, 0.1]))
+            await asyncio.sleep(dice.choice([0, 0, 0.003, 0.01, 0.3]))
             body = bytes(dice.choice([0, 10, 100_000]))
             if chance < 0.3:
                 line.say(H + b"content-length: %d\r\n\r\n" % (len(body) + 1) + body)
@@ -60,8 +60,8 @@ async def test_every_place_is_there_when_all_are_gone(
 ) -> None:
     dice, together = random.Random(11), asyncio.Event()
     up = await upstream(unreliable(dice, together))
-    pool = {"max_connections": PLACES, "wait": "15ms", "max_waiting": 50, "keep_alive": "20ms"}
-    timeout = {"total": "60ms", "head": "30ms", "idle": "30ms"}
+    pool = {"max_connections": PLACES, "wait": "60ms", "max_waiting": 50, "keep_alive": "20ms"}
+    timeout = {"total": "240ms", "head": "120ms", "idle": "120ms"}
     serving = await front(up, transport=transport, pool=pool, timeout=timeout, ejection=None)
 
     async def come_and_go() -> None:
@@ -90,7 +90,7 @@ async def at_once(callers: list[Caller], up: Raw, together: asyncio.Event) -> bo
     together.clear()
     asked = [asyncio.ensure_future(caller.ask("/hold")) for caller in callers]
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.05):
+        async with asyncio.timeout(0.1):
             await until(lambda: len(up.heads) == len(callers))
     arrived = len(up.heads)
     together.set()
