@@ -30,6 +30,12 @@ def refused(document: dict[str, Any]) -> list[str]:
     [
         (telling("{nothing}"), "headers"),
         ({"headers": {"response": {"add": {"x-item": "a {nothing} {client}"}}}}, "headers"),
+        ({"headers": {"request": {"default": {"x-item": "{nothing}"}}}}, "headers"),
+        ({"headers": {"request": {"append": {"x-item": "{nothing}"}}}}, "headers"),
+        ({"rewrite": {"path": "/v2/{nothing}/{client}"}}, "rewrite"),
+        ({"rewrite": {"query": {"set": {"item": "{nothing}"}}}}, "rewrite"),
+        ({"redirect": {"to": "/v2/{nothing}?of={path}"}}, "redirect"),
+        ({"respond": {"headers": {"x-item": "{nothing} {id}"}}}, "respond"),
         ({"rate_limit": {"limit": "1/second", "by": "path:nothing"}}, "rate_limit"),
         ({"quota": {"limit": 1, "by": "path:nothing"}}, "quota"),
         ({"concurrency": {"limit": 1, "by": "path:nothing"}}, "concurrency"),

@@ -87,7 +87,7 @@ class Edits(BaseModel):
     @property
     def variables(self) -> Iterator[str]:
         """Variables of the path in the values."""
-        for _, template in (*self.set, *self.add):
+        for _, template in (*self.set, *self.default, *self.append, *self.add):
             yield from path_variables(template)
 
     @property

@@ -1,7 +1,7 @@
 """Sends callers to another URL (RFC 9110 15.4)."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from string import Formatter
 from typing import Annotated, ClassVar, Literal, cast
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from asgi_gateway.paths import decode
 from asgi_gateway.stage import Stage
 
 from .middleware import OfInstance
-from .template import look_up, variables
+from .template import look_up, path_variables, variables
 
 START = re.compile(r"(https?://[^/?#]+?)(?=/|\{path\}|[?#]|$)|/|\{path\}", re.IGNORECASE)
 SAFE = re.compile(r"[!-~]*")
@@ -63,6 +63,9 @@ class Redirect(Component, name="redirect", rank=-20, serves=frozenset({"http", "
         if bool(self.to) == self.https:
             raise mistake("goes to one place", "say either `to` or `https: true`")
         return self
+
+    def variables(self) -> Iterable[str]:
+        return [name for name in path_variables(self.to) if name != "path"]
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         locate = secure(self.port) if self.https else locator(self.to, keep_query=self.keep_query)

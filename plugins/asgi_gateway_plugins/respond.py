@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from .examples import examples_of, sample
 from .fields import value, values
 from .headers import FRAMING, Values, filled, made
 from .openapi import Api, Operation, Operations, mapping
+from .template import path_variables
 
 BODILESS = frozenset({204, 205, 304})
 PREFERENCE = re.compile(rb"\b(code|example)=\"?([A-Za-z0-9._-]{1,64})")
@@ -55,6 +56,10 @@ class Respond(
             if name in FRAMING or name == "content-type":
                 raise mistake(f"{name} does not stand here", "the gateway says how it is framed")
         return self
+
+    def variables(self) -> Iterable[str]:
+        for _, template in self.headers:
+            yield from path_variables(template)
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         if self.openapi:

@@ -26,7 +26,7 @@ from asgi_gateway.stage import Stage
 from .credentials import decoded, query_pairs
 from .fields import value
 from .headers import read_template
-from .template import KNOWN, render, variables
+from .template import KNOWN, path_variables, render, variables
 
 IMPOSSIBLE = Refusal(400, "cannot_rewrite", (), "This request lacks what its path is rewritten with.")
 NO_METHODS = {
@@ -122,6 +122,11 @@ class Rewrite(
             if prefix and ("{" in prefix or "?" in prefix or "#" in prefix or "//" in prefix):
                 raise mistake(f"{prefix!r} is not a plain path", "as in /v1", prefix)
         return self
+
+    def variables(self) -> Iterable[str]:
+        yield from (name for name in Template(self.path or "/").variables if name not in KNOWN)
+        for _, template in (*self.query.set, *self.query.default, *self.query.add):
+            yield from path_variables(template)
 
     def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
         refuse = build.refuse(app)

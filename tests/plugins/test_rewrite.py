@@ -92,8 +92,10 @@ async def test_who_is_not_known_has_no_path(upstreams: Upstreams) -> None:
     assert upstreams.seen == []
 
 
-async def test_a_variable_that_a_route_does_not_have_reaches_nobody(upstreams: Upstreams) -> None:
-    declared = document({"rewrite": {"path": "/v2/{id}"}}, path="/orders")
+async def test_a_variable_that_only_other_routes_have_reaches_nobody(upstreams: Upstreams) -> None:
+    declared = document(path="/orders")
+    declared["routes"].append({"name": "one", "path": "/orders/{id}", "upstream": "main"})
+    declared["upstreams"]["main"]["components"] = [{"rewrite": {"path": "/v2/{id}"}}]
     async with serving(upstreams, declared) as http:
         assert (await http.get("/orders")).status_code == 500
     assert upstreams.seen == []
