@@ -34,7 +34,13 @@ BODY: Message = {"type": "http.response.body", "body": b""}
 
 
 async def instant(scope: Scope, receive: Receive, send: Send) -> None:
-    """The upstream."""
+    """The upstream. Of a WebSocket it hears every message, and says nothing."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            pass
+        return
     await send(dict(HEAD))
     await send(dict(BODY))
 
@@ -70,6 +76,8 @@ class Case:
     """Whether a request is good only once."""
     more: Mapping[str, object] | None = None
     """What the file says beside."""
+    talks: bool = False
+    """Whether messages of one WebSocket are measured, and not requests."""
 
 
 def always(fields: Fields) -> Callable[[int], Fields]:
@@ -163,6 +171,7 @@ def cases() -> list[Case]:
             {"oauth2_introspection": {"url": SERVICE, "client_id": "gateway", "client_secret": "hush"}},
             always({"authorization": "Bearer opaque"}),
         ),
+        Case("websocket_limit, a message", {"websocket_limit": {"messages": 10**9}}, talks=True),
         Case("signature", {"signature": {}}, signed, once=True),
         Case("http_signature", {"http_signature": {}}, signed_message, once=True),
         Case(
@@ -180,7 +189,15 @@ def configuration(case: Case, *, measured: bool) -> dict[str, Any]:
         entries.append(case.entry)
     return {
         "upstreams": {"origin": {"asgi": f"{__name__}:instant"}},
-        "routes": [{"name": "all", "path": "/*", "upstream": "origin", "components": entries}],
+        "routes": [
+            {
+                "name": "all",
+                "path": "/*",
+                "upstream": "origin",
+                "components": entries,
+                "websocket": case.talks,
+            }
+        ],
         "consumers": [CONSUMER],
         **(case.more or {}),
     }
@@ -237,6 +254,23 @@ class Asked:
         return (time.process_time_ns() - begin) / 1e3 / count
 
 
+class Talked(Asked):
+    """Sends messages over one WebSocket through a gateway."""
+
+    async def ask(self, wanted: Iterable[Scope]) -> float:
+        """CPU microseconds of one message."""
+        scope, *others = wanted
+        said: list[Message] = [{"type": "websocket.receive", "text": "hello"}] * len(others)
+        said += [{"type": "websocket.connect"}]
+
+        async def receive() -> Message:
+            return said.pop() if said else {"type": "websocket.disconnect", "code": 1000}
+
+        begin = time.process_time_ns()
+        await self._gateway({**scope, "type": "websocket", "scheme": "ws"}, receive, self.send)
+        return (time.process_time_ns() - begin) / 1e3 / len(others)
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a case comes to, in microseconds."""
@@ -276,7 +310,7 @@ async def running(case: Case, *, measured: bool) -> AsyncIterator[Asked]:
         declared = json.loads(text.replace(SERVICE, f"http://127.0.0.1:{port}/"))
         gateway = Gateway.parse(declared)
         async with gateway.lifespan():
-            yield Asked(gateway)
+            yield Talked(gateway) if case.talks else Asked(gateway)
 
 
 async def measure(case: Case, batches: int, batch: int = BATCH) -> Cost:
