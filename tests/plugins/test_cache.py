@@ -16,7 +16,7 @@ from asgi_gateway.plugins import Plugins
 from asgi_gateway.testing import Client, HandClock, Response, Upstream, gateway_around
 from asgi_gateway.testing.harness import declare
 from asgi_gateway_plugins.cache import Cache
-from asgi_gateway_plugins.cache.desk import identify
+from asgi_gateway_plugins.cache.fetching import identify
 from asgi_gateway_plugins.cache.policy import Term
 from asgi_gateway_plugins.cache.shelf import OVERHEAD, VARIANTS, Entry, Shelf
 from asgi_gateway_plugins.canary import Canary
