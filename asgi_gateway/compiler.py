@@ -418,10 +418,10 @@ async def close_store(store: Store) -> None:
 
 
 def counted_apart(components: Sequence[str], workers: int) -> Problem:
-    """What several workers without a shared store mean for limits."""
+    """What several workers without a shared store mean for components that keep state in it."""
     return Problem(
-        f"each of the {workers} workers counts for itself: {', '.join(components)} admit up to {workers} "
-        "times what is written",
+        f"each of the {workers} workers counts for itself in {', '.join(components)}: limits admit up to "
+        f"{workers} times what is written, and what one worker remembers no other knows",
         "store",
         "share one, as in store: redis://127.0.0.1:6379/0",
     )

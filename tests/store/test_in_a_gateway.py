@@ -32,7 +32,8 @@ def test_a_wrong_store_is_told_with_its_place(tmp_path: Path) -> None:
 async def test_check_and_the_start_say_that_workers_count_for_themselves(tmp_path: Path) -> None:
     alone = document(server={"workers": 2})
     said = (
-        "store: each of the 2 workers counts for itself: rate_limit admit up to 2 times what is written "
+        "store: each of the 2 workers counts for itself in rate_limit: limits admit up to 2 times what is "
+        "written, and what one worker remembers no other knows "
         "(share one, as in store: redis://127.0.0.1:6379/0)"
     )
     checked = await asgi_gateway("check", str(write(tmp_path / "a.yaml", alone)))
