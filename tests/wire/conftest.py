@@ -167,9 +167,11 @@ async def served(
     )
     async with server, gateway.lifespan(), asyncio.timeout(seconds):
         serving = Serving(gateway, server.sockets[0].getsockname()[1], state)
-        yield serving
-        for caller in serving.callers:
-            caller.leave()
+        try:
+            yield serving
+        finally:
+            for caller in serving.callers:
+                caller.leave()
         while state.connections or state.tasks:
             await asyncio.sleep(0.001)
 

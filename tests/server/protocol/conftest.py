@@ -121,9 +121,11 @@ def serve() -> Serve:
         listening = await loop.create_server(connect, "127.0.0.1", 0)
         async with listening, asyncio.timeout(20):
             serving = Serving(listening.sockets[0].getsockname()[:2], state)
-            yield serving
-            for caller in serving.callers:
-                caller.leave()
+            try:
+                yield serving
+            finally:
+                for caller in serving.callers:
+                    caller.leave()
             while state.connections or state.tasks:
                 await asyncio.sleep(0.001)
 
