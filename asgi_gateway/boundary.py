@@ -1,6 +1,7 @@
 """The only place where a failing upstream becomes a response."""
 
 import asyncio
+from asyncio import current_task, get_running_loop
 
 from .asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send
 from .clock import Clock
@@ -14,18 +15,18 @@ from .ticker import Ticker
 def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, clock: Clock) -> ASGIApp:
     """Make a Call of what goes in, and a response of what goes wrong."""
     total, monotonic = timeouts.total, clock.monotonic
-    current_task, get_running_loop = asyncio.current_task, asyncio.get_running_loop
 
     async def upstream(scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope[EXCHANGE]
         now = monotonic()
-        task = current_task()
+        loop = exchange.task.get_loop() if exchange.task is not None else get_running_loop()
+        task = current_task(loop)
         call = Call(name, send, now, min(now + total, exchange.deadline), task, timeouts)
         if exchange.foreign:
             call.receive = receive
         exchange.calls.append(call)
         scope[CALL] = call
-        ticker.add(call, get_running_loop())
+        ticker.add(call, loop)
         try:
             if call.deadline <= now:
                 raise UpstreamError("total_timeout", "pool")

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import random
+from asyncio import current_task, get_running_loop
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -172,11 +173,12 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._follow_lifespan(scope, receive, send)
             return
-        loop = asyncio.get_running_loop()
+        # Once per request: Python 3.11 asks the system for its process id whenever the loop is asked for.
+        loop = get_running_loop()
         if loop is not self._loop:
             self._enter_loop(loop)
         live = self._live
-        exchange = Exchange(scope, send, self._monotonic(), asyncio.current_task())
+        exchange = Exchange(scope, send, self._monotonic(), current_task(loop))
         extensions = scope.get("extensions")
         exchange.foreign = scope["type"] == "http" and (not extensions or "asgi_gateway" not in extensions)
         live.active.add(exchange)
@@ -248,7 +250,7 @@ class Gateway:
         """Run what runs beside the requests. Fits `FastAPI(lifespan=gateway.lifespan)`."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stop)
-            self._enter_loop(asyncio.get_running_loop())
+            self._enter_loop(get_running_loop())
             for beside in self._plugins.lifespans(self):
                 await stack.enter_async_context(beside)
             yield
@@ -309,7 +311,7 @@ class Gateway:
 
 async def in_slices(steps: Iterator[Live | None]) -> Live:
     """Compile, and let requests through every few milliseconds."""
-    loop = asyncio.get_running_loop()
+    loop = get_running_loop()
     began = loop.time()
     for step in steps:
         if step is not None:
