@@ -10,7 +10,7 @@ from .exchange import EXCHANGE, Exchange
 from .forwarding import FORWARDING
 from .hops import HOP_BY_HOP, named
 from .live import Live, Serving
-from .paths import Ambiguous, decode, strip_root
+from .paths import Ambiguous, decode, plain, strip_root
 from .routing import Entry
 
 CLOSE = (b"connection", b"close")
@@ -58,7 +58,10 @@ class Door:
         self._forwarded = frozenset(name.lower().encode() for name in forwarded)
         """Fields that only trusted peers may send."""
         self._special = self._dropped | FRAMED | self._forwarded
+        self._rare = self._special - {b"host"}
         self._hosts: dict[bytes, str] = {}
+        self._plain = plain(live.config.paths)
+        self._trusted = live.trusted or None
 
     def enter(self, scope: Scope, exchange: Exchange) -> tuple[ASGIApp, Scope]:
         """The chain that serves a request, and the scope that it gets: a clean copy of the server's."""
@@ -74,36 +77,45 @@ class Door:
     # What the request says
 
     def _clean(self, scope: Scope, exchange: Exchange) -> list[Header]:
-        headers = scope["headers"]
+        headers: list[Header] = scope["headers"]
+        if exchange.foreign or scope["type"] != "http":
+            # Our own server has done it while it read.
+            self._measure(headers)
+            look_closer(scope)
+        # Most requests hold nothing to weigh, and are asked in few steps, however many fields they have.
+        names, version = [name for name, _ in headers], scope.get("http_version", "1.1")
+        if (
+            self._rare.isdisjoint(names)
+            and b"_" not in b"".join(names)
+            and names.count(b"host") == 1
+            and version == "1.1"
+        ):
+            self._address(exchange, [headers[names.index(b"host")][1]], version)
+            self._trust(scope, exchange, [])
+            return list(headers)
         special, dropped = self._special, self._dropped
         kept: list[Header] = []
         found: list[Header] = []
-        size = 0
         for pair in headers:
             name = pair[0]
-            size += len(name) + len(pair[1])
             if name in special:
                 found.append(pair)
                 if name not in dropped and name != b"expect":
                     kept.append(pair)
             elif b"_" not in name or name.replace(b"_", b"-") not in special:
                 kept.append(pair)
-        if len(kept) + len(found) > self._max_headers or size > self._max_header_bytes:
-            raise Refused(431, "headers_too_large", "The header fields are too many or too large.")
-        if exchange.foreign or scope["type"] != "http":
-            look_closer(scope)
         return self._weigh(scope, exchange, kept, found)
+
+    def _measure(self, headers: list[Header]) -> None:
+        size = sum([len(name) + len(value) for name, value in headers])
+        if len(headers) > self._max_headers or size > self._max_header_bytes:
+            raise Refused(431, "headers_too_large", "The header fields are too many or too large.")
 
     def _weigh(
         self, scope: Scope, exchange: Exchange, kept: list[Header], found: list[Header]
     ) -> list[Header]:
         """Look at the fields that frame the message, address it, or belong to the connection."""
         version = scope.get("http_version", "1.1")
-        if len(found) == 1 and found[0][0] == b"host" and version == "1.1":
-            # Most requests: nothing to weigh.
-            self._address(exchange, [found[0][1]], version)
-            self._trust(scope, exchange, [])
-            return kept
         hosts, lengths, codings, connections, forwarded = [], [], [], [], []
         deadlines: list[bytes] = []
         for pair in found:
@@ -172,8 +184,8 @@ class Door:
         exchange.client = peer
         scheme: str = scope.get("scheme", "http")
         exchange.scheme = SECURE.get(scheme, scheme)
-        trusted = self._live.trusted
-        if trusted and peer in trusted:
+        trusted = self._trusted
+        if trusted is not None and peer in trusted:
             exchange.trusted = True
             if forwarded:
                 exchange.forwarded = forwarded
@@ -184,6 +196,19 @@ class Door:
     def _place(self, scope: Scope, inner: Scope, exchange: Exchange) -> None:
         """The one canonical path: matched, shown to components, and sent upstream."""
         raw = scope.get("raw_path")
+        if raw is not None and self._plain(raw):
+            if len(raw) + len(scope["query_string"]) > self._max_url:
+                raise too_long()
+            exchange.path = path = raw.decode("ascii")
+        else:
+            exchange.path = path = self._respelt(scope, raw)
+            if raw is None or path != raw.decode("latin-1"):
+                inner["raw_path"] = path.encode("ascii")
+                inner["path"] = decode(path)
+        if root := scope.get("root_path"):
+            exchange.path = strip_root(path, root)
+
+    def _respelt(self, scope: Scope, raw: bytes | None) -> str:
         if raw is None:
             raw = scope["path"].encode()
             raw = re.sub(rb"[%?#\x80-\xff]", lambda found: b"%%%02X" % ord(found[0]), raw)
@@ -191,18 +216,12 @@ class Door:
             raw = raw.partition(b"?")[0]
         raw = raw or b"/"
         if len(raw) + len(scope["query_string"]) > self._max_url:
-            raise Refused(414, "url_too_long", "The URL is too long.")
+            raise too_long()
         try:
-            path = self._live.canonical(raw)
+            return self._live.canonical(raw)
         except Ambiguous as error:
             # How the operator could allow it is no business of the caller.
             raise Refused(400, error.reason, error.detail.partition(";")[0]) from None
-        exchange.path = path
-        if path != raw.decode("latin-1") or "raw_path" not in scope:
-            inner["raw_path"] = path.encode("ascii")
-            inner["path"] = decode(path)
-        if root := scope.get("root_path"):
-            exchange.path = strip_root(path, root)
 
     # Where it goes
 
@@ -242,6 +261,10 @@ class Door:
             return None
         found = self._live.table.match(asked.decode("latin-1"), exchange.host, exchange.path, inner)
         return found if found is not None and found[0].payload.answers_preflight else None
+
+
+def too_long() -> Refused:
+    return Refused(414, "url_too_long", "The URL is too long.")
 
 
 def shorten(exchange: Exchange, values: list[bytes]) -> None:

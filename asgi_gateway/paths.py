@@ -66,13 +66,18 @@ def canonical(policy: Paths) -> Callable[[bytes], str]:
     Each segment is decoded once and encoded again, so that only what cannot stand in a segment is encoded, in
     upper case. What the function returns, it returns again for itself.
     """
-    first = rb"A-Za-z0-9\-_~!$&'()*+,=:@" + (b";" if policy.semicolon == "keep" else b"")
-    clean = re.compile(rb"(?:/[%b][.%b]*+)++/?+|/" % (first, first)).fullmatch
+    is_plain = plain(policy)
 
     def view(raw: bytes) -> str:
-        return raw.decode("ascii") if clean(raw) else respell(raw, policy)
+        return raw.decode("ascii") if is_plain(raw) else respell(raw, policy)
 
     return view
+
+
+def plain(policy: Paths) -> Callable[[bytes], object]:
+    """A function that knows most paths which are their own canonical spelling, at a look."""
+    first = rb"A-Za-z0-9\-_~!$&'()*+,=:@" + (b";" if policy.semicolon == "keep" else b"")
+    return re.compile(rb"(?:/[%b][.%b]*+)++/?+|/" % (first, first)).fullmatch
 
 
 def respell(raw: bytes, policy: Paths) -> str:

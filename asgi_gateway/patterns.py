@@ -40,7 +40,7 @@ class Pattern:
 
     def params(self, segments: Sequence[str]) -> dict[str, str]:
         """The variables in a canonical path that matches, split at each slash; they are still encoded."""
-        found = {name: segments[index] for name, index in self._positions}
+        found = {name: segments[index] for name, index in self._positions} if self._positions else {}
         if self.rest:
             found["*"] = "/".join(segments[len(self.segments) + 1 :])
         return found

@@ -83,11 +83,15 @@ class Table(Generic[T]):
     def _search(
         self, method: str, host: str, path: str, scope: Scope
     ) -> tuple[Entry[T], dict[str, str]] | None:
-        segments, facts = path.split("/"), Facts(scope)
+        segments = path.split("/")
+        facts: Facts | None = None
         for place in self._places(path, segments):
             for entry in place.candidates(method, host):
-                if facts.fit(entry):
-                    return entry, entry.pattern.params(segments)
+                if entry.headers or entry.query:
+                    facts = facts or Facts(scope)
+                    if not facts.fit(entry):
+                        continue
+                return entry, entry.pattern.params(segments)
         return None
 
     def _places(self, path: str, segments: Sequence[str]) -> Iterator[Place[T]]:
