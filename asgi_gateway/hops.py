@@ -57,7 +57,11 @@ def end_to_end(headers: list[Header]) -> list[Header]:
     """The header fields of a message without those of the connection that it came over."""
     kept = [pair for pair in headers if pair[0] not in HOP_BY_HOP]
     if len(kept) != len(headers):
-        dropped = named([value for name, value in headers if name == b"connection"])
-        if dropped:
-            kept = [pair for pair in kept if pair[0] not in dropped]
+        return unnamed(kept, [value for name, value in headers if name == b"connection"])
     return kept
+
+
+def unnamed(headers: list[Header], connections: list[bytes]) -> list[Header]:
+    """The fields that no Connection field names."""
+    dropped = named(connections)
+    return [pair for pair in headers if pair[0] not in dropped] if dropped else headers

@@ -7,12 +7,13 @@ from .clock import Clock
 from .errors import Discarded, UpstreamError
 from .exchange import CALL, EXCHANGE, HOST, Call, Exchange
 from .forwarding import Style, writer
-from .hops import NO_TRAILER, end_to_end
+from .hops import NO_TRAILER
 from .paths import strip_root
 from .transport import Answer
 from .upstream import Pool, Target
 
 EMPTY = frozenset({204, 304})
+FIELD = b": ".join
 TAKES_TRAILERS = (b"te: trailers", b"connection: te")  # RFC 9110 10.1.4
 
 
@@ -95,7 +96,7 @@ async def relay(answer: Answer, call: Call, send: Send, *, trailers: bool) -> No
 
     `trailers`: whether the caller takes them, and the server can send them.
     """
-    status, headers = answer.status, end_to_end(answer.headers)
+    status, headers = answer.status, answer.headers
     if status in EMPTY:
         # A length without a body: servers would wait for it. RFC 9110 15.4.5 allows to leave it out.
         headers = [pair for pair in headers if pair[0] != b"content-length"]
@@ -103,7 +104,7 @@ async def relay(answer: Answer, call: Call, send: Send, *, trailers: bool) -> No
         call.streaming = True
     complete = answer.complete
     body = answer.take()
-    trailers = trailers and (b"transfer-encoding", b"chunked") in answer.headers
+    trailers = trailers and answer.chunked
     await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": trailers})
     while not complete:
         if body:
@@ -154,9 +155,8 @@ def heads(host: str, forwarded: Style) -> Head:
             headers = [(b"host", name), *headers]
         elif host != "preserve":
             headers = [pair if pair[0] != b"host" else (b"host", name) for pair in headers]
-        lines = [b"%b %b HTTP/1.1" % (scope["method"].encode(), path)]
-        lines += [b": ".join(pair) for pair in headers]
-        lines += [b": ".join(pair) for pair in forwarding(exchange, exchange.authority)]
+        lines = [b"%b %b HTTP/1.1" % (scope["method"].encode(), path), *map(FIELD, headers)]
+        lines += map(FIELD, forwarding(exchange, exchange.authority))
         if exchange.trailers:
             lines += TAKES_TRAILERS
         lines.append(b"\r\n")

@@ -11,7 +11,11 @@ class Answer(Protocol):
 
     status: int
     headers: list[Header]
-    """Names in lower case, in the order and with the duplicates of the wire."""
+    """Names in lower case, in the order and with the duplicates of the wire; without those that belong to the
+    connection.
+    """
+    chunked: bool
+    """Whether trailers may follow its body."""
     complete: bool
     """Whether the last byte has arrived, so that `take` gives the rest."""
     trailers: list[Header]

@@ -12,13 +12,24 @@ if TYPE_CHECKING:
 class Http1Answer:
     """What has arrived of an answer, and who waits for more."""
 
-    __slots__ = ("chunks", "complete", "connection", "failure", "headers", "status", "trailers", "waiter")
+    __slots__ = (
+        "chunked",
+        "chunks",
+        "complete",
+        "connection",
+        "failure",
+        "headers",
+        "status",
+        "trailers",
+        "waiter",
+    )
 
     def __init__(self, connection: "Connection") -> None:
         self.connection: Connection | None = connection
         """None as soon as the connection is free, or gone."""
         self.status = 0
         self.headers: list[Header] = []
+        self.chunked = False
         self.trailers: list[Header] = []
         self.chunks: list[bytes] = []
         self.failure: Exception | None = None

@@ -71,7 +71,7 @@ class Http1(Owner):
         return f"<Http1 {self.origin} active={active} idle={len(self._idle)} waiting={len(self._waiting)}>"
 
     async def send(self, method: str, head: bytes, receive: Receive | None, call: Call) -> Http1Answer:
-        loop = asyncio.get_running_loop()
+        loop = call.task.get_loop() if call.task is not None else asyncio.get_running_loop()
         if loop is not self._loop:
             # Connections belong to a loop: those of one that is gone are of no use.
             self._forget()
@@ -170,7 +170,8 @@ class Http1(Owner):
                 return
 
     def released(self, connection: Connection) -> None:
-        if self._worn(connection):
+        now = self.now()
+        if self._worn(connection, now):
             connection.abort()
             return
         while self._waiting:
@@ -178,16 +179,16 @@ class Http1(Owner):
             if not waiter.done():
                 waiter.set_result(connection)
                 return
-        connection.idle_since = self.now()
+        connection.idle_since = now
         self._idle.append(connection)
         if self._sweeper is None and self._loop is not None:
             self._sweeper = self._loop.call_later(self._keep_alive, self._sweep)
 
-    def _worn(self, connection: Connection) -> bool:
+    def _worn(self, connection: Connection, now: float) -> bool:
         """Whether it served long enough: a new one goes where the name of the target leads by then."""
         if self._max_requests is not None and connection.used >= self._max_requests:
             return True
-        return self._max_age < FOREVER and self.now() - connection.opened >= self._max_age
+        return self._max_age < FOREVER and now - connection.opened >= self._max_age
 
     def lost(self, connection: Connection) -> None:
         if connection in self._all:

@@ -9,6 +9,7 @@ import httptools
 from ..asgi import Header, Receive
 from ..errors import Phase, UpstreamError
 from ..exchange import Call
+from ..hops import HOP_BY_HOP, unnamed
 from ..readable import asked_again
 from .answer import Http1Answer
 from .upload import Upload
@@ -24,6 +25,8 @@ TOO_LARGE = f"its fields are larger than {HEAD_BYTES} bytes"
 TOO_LATE = 408
 NO_BODY = frozenset({204, 304})
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+SPECIAL = HOP_BY_HOP | FRAMING
+"""Fields that say something about the connection or the message on it."""
 SPACE = 0x20
 FOREVER = float("inf")
 
@@ -46,6 +49,7 @@ class Connection(asyncio.Protocol):
         "_owner",
         "_parser",
         "_paused",
+        "_special",
         "_until_close",
         "_uploading",
         "answer",
@@ -80,6 +84,8 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._head = False
         self._headers: list[Header] = []
+        self._special: list[Header] = []
+        """The fields of the head that its connection and its framing depend on."""
         self._interim = False
         self._until_close = False
         self._keep_alive = False
@@ -216,6 +222,10 @@ class Connection(asyncio.Protocol):
             # The parser leaves blanks behind a value, which are no part of it (RFC 9112 5.1). But a tab
             # behind `chunked` is another coding to it.
             value = value.rstrip(b" " if name == b"transfer-encoding" else b" \t")
+        if name in SPECIAL:
+            self._special.append((name, value))
+            if name != b"content-length":
+                return
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -229,13 +239,17 @@ class Connection(asyncio.Protocol):
         if answer is None or answer.complete:
             return
         headers, self._headers = self._headers, []
+        special, self._special = self._special, []
         # What came with the end of the head may be body: only then the fields are counted.
-        if self._bodiless > HEAD_BYTES < sum(len(name) + len(value) + 4 for name, value in headers):
+        if self._bodiless > HEAD_BYTES < size(headers) + size(special):
             raise ValueError(TOO_LARGE)
-        framing = [pair for pair in headers if pair[0] in FRAMING]
+        framing = [pair for pair in special if pair[0] in FRAMING]
         if framing and not has_one_meaning(framing, version):
             raise ValueError("its framing has more than one meaning")
+        if len(special) > len(framing):
+            headers = unnamed(headers, [value for name, value in special if name == b"connection"])
         answer.status, answer.headers = status, headers
+        answer.chunked = (b"transfer-encoding", b"chunked") in framing
         # A 408 may answer nothing, said while the request was on its way: the right one comes behind.
         self._keep_alive = self._parser.should_keep_alive() and status != TOO_LATE
         self._head = True
@@ -256,7 +270,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         answer, fields, self._headers = self.answer, self._headers, []
         if self._interim:
-            self._interim = False
+            self._interim, self._special = False, []
         elif answer is not None and not answer.complete:
             answer.complete = True
             answer.trailers = fields
@@ -359,6 +373,11 @@ class Owner:
 
     def lost(self, connection: Connection) -> None:
         raise NotImplementedError
+
+
+def size(headers: Sequence[Header]) -> int:
+    """Bytes of the fields, with their separators."""
+    return sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 def has_one_meaning(framing: Sequence[Header], version: str) -> bool:

@@ -15,6 +15,7 @@ from ..component import Reply
 from ..config import TRANSPORTS, Upstream
 from ..errors import CallerLeft, ConfigError, ControlError, Phase, Problem, Reason, UpstreamError
 from ..exchange import Call
+from ..hops import end_to_end
 from ..importing import find
 from ..origin import Origin
 from .gate import Gate
@@ -165,7 +166,9 @@ class HttpxAnswer:
         self, response: httpx.Response, call: Call, end: Callable[[httpx.AsyncByteStream], None]
     ) -> None:
         self.status = response.status_code
-        self.headers: list[Header] = [(name.lower(), value) for name, value in response.headers.raw]
+        headers = [(name.lower(), value) for name, value in response.headers.raw]
+        self.headers: list[Header] = end_to_end(headers)
+        self.chunked = (b"transfer-encoding", b"chunked") in headers
         self.trailers: list[Header] = []
         self.complete = False
         self._stream = cast("httpx.AsyncByteStream", response.stream)
