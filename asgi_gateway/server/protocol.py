@@ -33,6 +33,8 @@ class GatewayProtocol(Reader):
     sweeper: ClassVar[Sweeper]
     most: ClassVar[int]
     half_close: ClassVar[bool]
+    heads: ClassVar[list[Cycle]]
+    """Answers that began in this turn of the loop."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -53,6 +55,9 @@ class GatewayProtocol(Reader):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.heads and self.heads[0].protocol.loop is not self.loop:
+            # They were begun in a loop that has ended before it turned.
+            self.heads.clear()
         if (told := shown(transport)) is not None:
             self.extensions = {**EXTENSIONS, "tls": told}
         if len(self.connections) > self.most:
@@ -227,5 +232,6 @@ def protocol(server: Server, most: int = NO_BOUND) -> type[GatewayProtocol]:
         "sweeper": Sweeper(Patience.of(server)),
         "most": most,
         "half_close": server.half_close,
+        "heads": [],
     }
     return type("ServedProtocol", (GatewayProtocol,), own)

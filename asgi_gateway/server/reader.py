@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ..asgi import Scope
+from ..asgi import Header, Scope
 from ..config import Limits
 from .cycle import Cycle
 from .head import Refused, framing, origin_form, size, too_large
@@ -16,6 +16,7 @@ from .head import Refused, framing, origin_form, size, too_large
 SPACE = 0x20
 CHUNK = 256 * 1024
 """The most that event loops read at once."""
+METHODS = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 EXTENSIONS: Mapping[str, Any] = MappingProxyType({"asgi_gateway": NOTHING})
 """Tells the gateway that this server cancels the task of a caller who left."""
@@ -89,8 +90,22 @@ class Reader(HttpToolsProtocol):
         return self.scope is not None and "method" not in self.scope
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = self.extensions
+        self.url = b""
+        self.expect_100_continue = False
+        headers: list[Header] = []
+        self.headers = headers
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "headers": headers,
+            "state": self.app_state.copy(),
+            "extensions": self.extensions,
+        }
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -114,7 +129,8 @@ class Reader(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.progressed = True
         parser, scope = self.parser, self.scope
-        scope["method"] = parser.get_method().decode("ascii")
+        method = parser.get_method()
+        scope["method"] = METHODS.get(method) or method.decode("ascii")
         if self.resuming:
             self.resuming, self.headers = False, []
             return

@@ -170,9 +170,7 @@ class GatewayWebSocket(Peer):
             status, headers = self._denial
             self._denial = None
             lines, length, _ = head(status, headers, self._date)
-            if length is None and not more:
-                length = len(body)
-            size = b"" if length is None else b"content-length: %d\r\n" % length
+            size = b"content-length: %d\r\n" % len(body) if length is None and not more else b""
             body = lines + size + b"connection: close\r\n\r\n" + body
         self.transport.write(body)
         if not more:

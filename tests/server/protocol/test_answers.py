@@ -109,7 +109,7 @@ async def test_order_and_repetition_of_headers_are_kept(serve: Serve) -> None:
     async with serve(answering(fields)) as server:
         caller = await server.caller()
         ask(caller)
-        assert (await caller.answer()).headers == [*fields[:3], DATE, fields[3]]
+        assert (await caller.answer()).headers == [*fields, DATE]
 
 
 @pytest.mark.parametrize(
