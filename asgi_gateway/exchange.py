@@ -4,7 +4,6 @@ import logging
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from os import urandom
 from typing import TYPE_CHECKING, Any, Literal
 
 from .asgi import Header, Headers, Message, Receive, Scope, Send
@@ -12,6 +11,7 @@ from .component import Refusal
 from .config import TimeoutConfig
 from .consumers import Principal
 from .errors import Phase, Rejected, UpstreamError
+from .ids import new_id
 from .paths import decode
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Exchange:
     def id(self) -> str:
         """The request id; made when first asked for."""
         if not self._id:
-            self._id = urandom(16).hex()
+            self._id = new_id()
         return self._id
 
     @id.setter

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from asgi_gateway.asgi import header
+from asgi_gateway.asgi import Scope, header
+from asgi_gateway.component import Refusal
 from asgi_gateway.exchange import Exchange
 
 Line = Callable[[Exchange], bytes]
@@ -35,13 +36,31 @@ Name = Literal[
 UNSAFE = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 
 
-def record(exchange: Exchange, now: float, *, query: bool) -> dict[str, Any]:
-    """The members of a line. `now` is the time of day at the end of the request, in seconds."""
+class Moments:
+    """Times of day as RFC 3339 writes them, in UTC. Many requests end in one second: it is written once."""
+
+    __slots__ = ("_second", "_written")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._written = ""
+
+    def write(self, now: float) -> str:
+        """`now` in seconds; what is less than a millisecond is cut off."""
+        second = int(now)
+        if second != self._second:
+            self._written = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = second
+        return f"{self._written}.{int((now - second) * 1000):03d}Z"
+
+
+def record(exchange: Exchange, time: str, *, query: bool) -> dict[str, Any]:
+    """The members of a line. `time`: when the request ended."""
     calls = exchange.calls
-    attempts = [target for call in calls for target in call.attempts]
+    attempts = calls[0].attempts if len(calls) == 1 else [each for call in calls for each in call.attempts]
     principal = exchange.principal
     return {
-        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": time,
         "id": exchange.id,
         "client": exchange.client,
         "method": exchange.scope.get("method", "GET"),
@@ -57,21 +76,28 @@ def record(exchange: Exchange, now: float, *, query: bool) -> dict[str, Any]:
         "outcome": exchange.outcome,
         "cause": exchange.cause,
         "tags": exchange.tags or {},
-        "reported": [
-            {"component": refusal.component, "status": refusal.status, "reason": refusal.reason}
-            for refusal in exchange.reported or ()
-        ],
+        "reported": reports(exchange.reported) if exchange.reported else (),
     }
+
+
+def reports(refusals: list[Refusal]) -> list[dict[str, Any]]:
+    return [
+        {"component": refusal.component, "status": refusal.status, "reason": refusal.reason}
+        for refusal in refusals
+    ]
 
 
 def path(exchange: Exchange, *, query: bool) -> str:
     """The path that was matched; what the caller sent if it was refused before that."""
-    scope = exchange.scope
-    sent = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
-    found = exchange.path or sent.decode("latin-1")
-    if query and (text := scope.get("query_string", b"")):
+    found = exchange.path or sent(exchange.scope)
+    if query and (text := exchange.scope.get("query_string", b"")):
         return f"{found}?{text.decode('latin-1')}"
     return found
+
+
+def sent(scope: Scope) -> str:
+    raw: bytes = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
+    return raw.decode("latin-1")
 
 
 def json_lines(now: Now, fields: tuple[Name, ...], *, query: bool) -> Line:
@@ -80,9 +106,10 @@ def json_lines(now: Now, fields: tuple[Name, ...], *, query: bool) -> Line:
 
     # Tags may hold anything; and text that is not UTF-8 must not cost the line.
     encode = Encoder(enc_hook=str).encode
+    moment = Moments().write
 
     def line(exchange: Exchange) -> bytes:
-        members = record(exchange, now(), query=query)
+        members = record(exchange, moment(now()), query=query)
         if fields:
             members = {name: members[name] for name in fields}
         try:
@@ -101,7 +128,7 @@ def text_lines(now: Now, *, query: bool) -> Line:
     """The function that writes a request as in the combined log, with some words more at its end."""
 
     def line(exchange: Exchange) -> bytes:
-        members = record(exchange, now(), query=query)
+        members = record(exchange, "", query=query)
         scope = exchange.scope
         words = {name: escaped(str(found)) or "-" for name, found in members.items()}
         day = datetime.fromtimestamp(now(), UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
