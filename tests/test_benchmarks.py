@@ -11,6 +11,7 @@ import pytest
 from asgi_gateway.gateway import Gateway
 from benchmarks import chain, components, reload, routing
 from benchmarks.__main__ import read_options
+from benchmarks.flame import draw, fold
 from benchmarks.goals import Goal
 from benchmarks.load import Report, parse_report
 from benchmarks.measure import Effort, Result, Round, notes
@@ -141,3 +142,22 @@ def test_the_gateway_accepts_the_configurations_that_are_measured(
     peer.command("python", Place(tmp_path, port=1, upstream=2, body_bytes=3))
     gateway = Gateway.load(tmp_path / "gateway.json")
     assert len(gateway.plan) == len(gateway.config.routes)
+
+
+STACKS = """\
+<module> (app.py);run (asyncio/runners.py);serve (/home/me/asgi_gateway/gateway.py:17) 60
+<module> (app.py);run (asyncio/runners.py);serve (/home/me/asgi_gateway/gateway.py:17);<listcomp> (x.py) 40
+<module> (app.py);load (/home/me/asgi_gateway/loading.py) 7
+"""
+
+
+def test_a_flame_graph_counts_what_is_below_a_call_and_names_nobodys_folders() -> None:
+    root = fold(STACKS.splitlines(), "asyncio/runners.py run")
+    assert root.samples == 100
+    serve = root.calls["asgi_gateway/gateway.py serve"]
+    assert (serve.samples, serve.depth()) == (100, 2)
+    assert serve.calls["x.py <listcomp>"].samples == 40
+    picture = draw(root, "a & b")
+    assert "a &amp; b" in picture
+    assert "<title>x.py &lt;listcomp&gt;: 40.0%</title>" in picture
+    assert "home" not in picture
