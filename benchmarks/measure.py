@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
 from . import load
-from .load import Report, Request
+from .load import Load, Report
 from .process import Cores, Process, core_busy_seconds
 
 SATURATED = 0.95
@@ -29,11 +29,11 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: requests to a process, under a name for the table."""
+    """What is measured: work for a process, under a name for the table."""
 
     name: str
     process: Process
-    request: Request
+    work: Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def run_round(
     """Load one subject while the others rest. `meanwhile` is called again and again under the load."""
     subject.process.settle()
     before = Usage.read(subject.process, upstream, cores)
-    program = load.start(subject.request, effort.seconds, effort.connections, cores.load)
+    program = load.start(subject.work, effort.seconds, effort.connections, cores.load)
     while meanwhile and program.poll() is None:
         meanwhile()
     report = load.finish(program, effort.seconds)

@@ -5,19 +5,29 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 
 import pytest
 
 from asgi_gateway.gateway import Gateway
-from benchmarks import chain, components, reload, routing
+from benchmarks import chain, components, connections, reload, routing
 from benchmarks.__main__ import read_options
+from benchmarks.bench import bench
 from benchmarks.goals import Goal
 from benchmarks.load import Report, parse_report
+from benchmarks.machine import machine, optimized
 from benchmarks.measure import Effort, Result, Round, notes
-from benchmarks.peers import GatewayPeer, Place
+from benchmarks.peers import GatewayPeer, Peer, Place, all_peers
+from benchmarks.peers.aiohttp_proxy import AiohttpProxy
+from benchmarks.peers.fastify import Fastify
+from benchmarks.peers.granian import GatewayUnderGranian, Granian
 from benchmarks.process import NotRunning, read_processes, read_stat, tree_ticks
 from benchmarks.proxy import choose
 from benchmarks.table import render
+
+over_sockets = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2 or which("wrk") is None, reason="wrk and two CPU cores are needed"
+)
 
 
 def one_round(cpu_us: float, rate: int = 1000, load_share: float = 0.5, noise_share: float = 0.0) -> Round:
@@ -97,9 +107,9 @@ def test_a_subject_without_figures_has_its_reason_in_the_table() -> None:
 
 
 def test_an_unknown_subject_is_named() -> None:
-    assert [peer.name for peer in choose("nginx,envoy")] == ["nginx", "envoy"]
+    assert [peer.name for peer in choose("nginx,envoy", all_peers())] == ["nginx", "envoy"]
     with pytest.raises(NotRunning, match="nothing-like-it"):
-        choose("nginx,nothing-like-it")
+        choose("nginx,nothing-like-it", all_peers())
 
 
 def test_the_measurement_of_routing_finds_every_route_it_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,3 +151,36 @@ def test_the_gateway_accepts_the_configurations_that_are_measured(
     peer.command("python", Place(tmp_path, port=1, upstream=2, body_bytes=3))
     gateway = Gateway.load(tmp_path / "gateway.json")
     assert len(gateway.plan) == len(gateway.config.routes)
+
+
+def test_the_machine_is_told_with_how_python_was_built() -> None:
+    assert machine().startswith("machine: Python 3.")
+    assert "\n" not in machine()
+    assert optimized("'--enable-optimizations' '--with-lto'", "-O3") == "PGO"
+    assert optimized("'--enable-shared'", "-O3 -fprofile-use") == "PGO"
+    assert optimized("'--enable-shared' '--with-wheel-pkg-dir=/usr/share/python-wheels/'", "-O2").startswith(
+        "PGO "
+    )
+    assert optimized("'--enable-shared'", "-O3") == "no PGO"
+
+
+@over_sockets
+@pytest.mark.parametrize(
+    "peer", [AiohttpProxy(), Fastify(), GatewayUnderGranian(), Granian()], ids=lambda peer: peer.name
+)
+def test_a_peer_answers(peer: Peer) -> None:
+    if peer.find() is None:
+        pytest.skip(f"not installed ({peer.install})")
+    with bench(body_bytes=100) as run:
+        run.start(peer, run.start_upstream())
+
+
+@over_sockets
+def test_many_connections_are_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    options = read_options(["connections", "--only", "asgi-gateway"])
+    assert options.connections == 1000
+    goals, complete = connections.main(options, Effort(seconds=1, rounds=1, connections=20))
+    assert complete
+    assert [goal.met for goal in goals[:1]] == [True]
+    assert math.isnan(goals[-1].value)
+    assert "asgi-gateway" in capsys.readouterr().out

@@ -25,12 +25,13 @@ ANSWER = """
     etag off; max_ranges 0; add_header Last-Modified "";
     server {{
         listen 127.0.0.1:{port} backlog=4096;
+        error_page 405 =200 /body;  # the answer to other methods than GET
         location / {{ root {folder}; rewrite ^ /body break; }}
     }}
 """
 
 PROXY = """
-    upstream origin {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}
+    upstream origin {{ server 127.0.0.1:{upstream}; keepalive 1024; keepalive_requests 1000000000; }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location / {{
