@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
 
-from . import chain, components, connections, profile, proxy, reload, routing
+from . import bodies, chain, components, connections, profile, proxy, reload, routing, websocket
 from .machine import machine
 from .measure import Effort
 from .process import NotRunning
@@ -16,6 +16,8 @@ def commands() -> dict[str, ModuleType]:
     return {
         "proxy": proxy,
         "connections": connections,
+        "bodies": bodies,
+        "websocket": websocket,
         "chain": chain,
         "components": components,
         "routing": routing,

@@ -150,7 +150,7 @@ def run_rounds(
     subjects: Sequence[Subject], upstream: Process, cores: Cores, effort: Effort
 ) -> dict[str, Result]:
     """Measure in turns, A B C A B C, so that what disturbs the machine hits all; the first turn warms up."""
-    warm = Effort(1, 1, effort.connections)
+    warm = Effort(min(1, effort.seconds), 1, effort.connections)
     for subject in subjects:
         run_round(subject, upstream, cores, warm)
     turns = [

@@ -10,7 +10,7 @@ from shutil import which
 import pytest
 
 from asgi_gateway.gateway import Gateway
-from benchmarks import chain, components, connections, reload, routing
+from benchmarks import bodies, chain, components, connections, reload, routing, websocket
 from benchmarks.__main__ import read_options
 from benchmarks.bench import bench
 from benchmarks.goals import Goal
@@ -21,6 +21,7 @@ from benchmarks.peers import GatewayPeer, Peer, Place, all_peers
 from benchmarks.peers.aiohttp_proxy import AiohttpProxy
 from benchmarks.peers.fastify import Fastify
 from benchmarks.peers.granian import GatewayUnderGranian, Granian
+from benchmarks.peers.nginx import NginxStore
 from benchmarks.process import NotRunning, read_processes, read_stat, tree_ticks
 from benchmarks.proxy import choose
 from benchmarks.table import render
@@ -184,3 +185,25 @@ def test_many_connections_are_measured_end_to_end(capsys: pytest.CaptureFixture[
     assert [goal.met for goal in goals[:1]] == [True]
     assert math.isnan(goals[-1].value)
     assert "asgi-gateway" in capsys.readouterr().out
+
+
+@over_sockets
+@pytest.mark.skipif(NginxStore([1]).find() is None, reason="nginx is needed")
+def test_big_bodies_are_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    options = read_options(["bodies", "--mib", "1", "--only", "asgi-gateway"])
+    goals, complete = bodies.main(options, Effort(seconds=0.1, rounds=1, connections=2))
+    assert complete
+    assert [goal.bound for goal in goals] == [0.5, 0.5]
+    answer, upload = (row.split() for row in capsys.readouterr().out.splitlines()[2:4])
+    assert answer[:4] == ["1", "MiB", "answer:", "asgi-gateway"]
+    assert upload[:4] == ["1", "MiB", "upload:", "asgi-gateway"]
+    assert answer[-1] == upload[-1] == "0"
+
+
+@over_sockets
+def test_messages_of_websockets_are_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    options = read_options(["websocket", "--messages", "100", "--only", "asgi-gateway,echo"])
+    goals, complete = websocket.main(options, Effort(seconds=0.2, rounds=1, connections=2))
+    assert complete
+    assert not math.isnan(goals[-1].value)
+    assert [row.split()[-1] for row in capsys.readouterr().out.splitlines()[2:4]] == ["0", "0"]

@@ -38,7 +38,7 @@ class GatewayPeer(Peer):
 
     def write(self, document: Document) -> str:
         """Put the configuration file there in one step, with the addresses of this run; its path."""
-        server = {"listen": f"127.0.0.1:{self.place.port}"}
+        server = {"listen": f"127.0.0.1:{self.place.port}", "drain": "0s", "grace": "1s"}
         target = {"targets": [f"http://127.0.0.1:{self.place.upstream}"]}
         declared: Mapping[str, Document] = {"origin": {}, "canary": {}, **document.get("upstreams", {})}  # type: ignore[dict-item]
         upstreams = {name: {**target, **options} for name, options in declared.items()}
