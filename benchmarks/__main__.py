@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
 
-from . import bodies, chain, components, connections, profile, proxy, reload, routing, websocket
+from . import bodies, chain, components, connections, profile, proxy, reload, routing, start, websocket
 from .machine import machine
 from .measure import Effort
 from .process import NotRunning
@@ -18,6 +18,7 @@ def commands() -> dict[str, ModuleType]:
         "connections": connections,
         "bodies": bodies,
         "websocket": websocket,
+        "start": start,
         "chain": chain,
         "components": components,
         "routing": routing,

@@ -10,7 +10,7 @@ from shutil import which
 import pytest
 
 from asgi_gateway.gateway import Gateway
-from benchmarks import bodies, chain, components, connections, reload, routing, websocket
+from benchmarks import bodies, chain, components, connections, reload, routing, start, websocket
 from benchmarks.__main__ import read_options
 from benchmarks.bench import bench
 from benchmarks.goals import Goal
@@ -207,3 +207,12 @@ def test_messages_of_websockets_are_measured_end_to_end(capsys: pytest.CaptureFi
     assert complete
     assert not math.isnan(goals[-1].value)
     assert [row.split()[-1] for row in capsys.readouterr().out.splitlines()[2:4]] == ["0", "0"]
+
+
+@over_sockets
+def test_the_start_is_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    goals, complete = start.main(read_options(["start"]), Effort(seconds=1, rounds=1, connections=1))
+    assert complete
+    assert [goal.bound for goal in goals] == [250, 150, 1000, 80]
+    assert all(goal.value > 0 for goal in goals)
+    assert start.FIRST in capsys.readouterr().out

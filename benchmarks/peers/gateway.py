@@ -42,7 +42,8 @@ class GatewayPeer(Peer):
         target = {"targets": [f"http://127.0.0.1:{self.place.upstream}"]}
         declared: Mapping[str, Document] = {"origin": {}, "canary": {}, **document.get("upstreams", {})}  # type: ignore[dict-item]
         upstreams = {name: {**target, **options} for name, options in declared.items()}
-        whole = {"server": server, **document, "upstreams": upstreams}
+        more = {**document, "server": {**server, **document.get("server", {})}}  # type: ignore[dict-item]
+        whole = {**more, "upstreams": upstreams}
         text = json.dumps(whole).replace(UPSTREAM, f"http://127.0.0.1:{self.place.upstream}/")
         path = Path(self.place.write("gateway.json.new", text))
         return str(path.replace(self.place.folder / "gateway.json"))
