@@ -60,9 +60,9 @@ def row(name: str, size: int, result: Result, unit: Result | None) -> list[str]:
     return [
         name,
         number(size * result.rate),
-        number(size / result.cpu_us * 1e6),
+        number(size / result.cpu_us * 1e6 if result.cpu_us else math.nan),
         number(result.spread * 100),
-        times(1 / result.cpu_ratio(unit)) if unit else "-",
+        times(unit.cpu_ratio(result)) if unit else "-",
         number(sum(one.report.requests for one in result.rounds)),
         number(result.errors),
     ]
@@ -84,7 +84,7 @@ def main(options: argparse.Namespace, effort: Effort) -> tuple[list[Goal], bool]
             unit, gateway = seen.get(UNIT), seen.get(GATEWAY)
             about = title(size, upload)
             rows += [row(f"{about}: {name}", size, one, unit) for name, one in seen.items()]
-            ratio = 1 / gateway.cpu_ratio(unit) if gateway and unit and not gateway.errors else math.nan
+            ratio = unit.cpu_ratio(gateway) if gateway and unit and not gateway.errors else math.nan
             goals.append(Goal(f"{about}, bytes per CPU s of {GATEWAY} over {UNIT}", ratio, 0.5, "at least"))
             results += [replace(one, name=f"{about}: {name}") for name, one in seen.items()]
     rows += [[name, str(problem)] for name, problem in absent.items()]

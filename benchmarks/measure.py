@@ -86,7 +86,9 @@ class Result:
 
     def cpu_ratio(self, base: "Result") -> float:
         """CPU per request in units of another subject's: median over the pairs of neighbouring rounds."""
-        return statistics.median(a.cpu_us / b.cpu_us for a, b in zip(self.rounds, base.rounds, strict=True))
+        pairs = [(a.cpu_us, b.cpu_us) for a, b in zip(self.rounds, base.rounds, strict=True)]
+        # The clock of CPU time has ticks: a round may be too short for one.
+        return statistics.median(a / b for a, b in pairs) if all(b for _, b in pairs) else math.nan
 
     def rate_ratio(self, base: "Result") -> float:
         """Requests per second in units of another subject's, paired in the same way."""

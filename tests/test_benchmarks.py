@@ -76,6 +76,10 @@ def test_a_ratio_is_the_median_over_neighbouring_rounds() -> None:
     assert result(10, 10, 12).spread == pytest.approx(0.1)
 
 
+def test_a_round_too_short_for_the_clock_gives_no_ratio() -> None:
+    assert math.isnan(result(20, 20).cpu_ratio(result(10, 0)))
+
+
 def test_a_round_without_an_answer_has_no_cost() -> None:
     empty = Round(Report(0, 1.0, 0.0, 0.0, failed=64), 0.5, 0.1, 0.0)
     assert math.isnan(empty.cpu_us)
@@ -216,3 +220,14 @@ def test_the_start_is_measured_end_to_end(capsys: pytest.CaptureFixture[str]) ->
     assert [goal.bound for goal in goals] == [250, 150, 1000, 80]
     assert all(goal.value > 0 for goal in goals)
     assert start.FIRST in capsys.readouterr().out
+
+
+@over_sockets
+def test_the_working_chain_is_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    options = read_options(["chain", "--only", chain.WORKING])
+    goals, _ = chain.main(options, Effort(seconds=1, rounds=1, connections=2))
+    assert [goal.bound for goal in goals if chain.WORKING in goal.text] == [1.55, 1.0]
+    plain, working = capsys.readouterr().out.splitlines()[2:4]
+    assert plain.startswith(chain.PLAIN)
+    assert working.startswith(chain.WORKING)
+    assert plain.split()[-1] == working.split()[-1] == "0"
