@@ -5,8 +5,6 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from pydantic import ConfigDict
-
 from .asgi import ASGIApp, Headers, Receive, Scope, Send
 from .clock import Clock
 from .consumers import Consumers
@@ -26,10 +24,6 @@ class Component(Strict):
     belongs into the
     closure that `wrap` returns, or into `build.keep` if it shall survive a reload.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
 
     name: ClassVar[str]
     stage: ClassVar[Stage]

@@ -6,20 +6,17 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
+from .declaration import Declaration
 from .errors import ConfigError, Problem
 
 ARGON2 = "$argon2"
 """How a password begins that is the hash of one."""
 
 
-class Declared(BaseModel):
+class Declared(Declaration):
     """What the parts of a consumer have in common."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
 
 
 class Login(Declared):

@@ -2,23 +2,18 @@
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from .asgi import ASGIApp
 from .component import Build
+from .declaration import Declaration
 
 
-class Endpoint(BaseModel):
+class Endpoint(Declaration):
     """The options of a kind of upstream, and `open`, which makes the ASGI app that answers for it.
 
         class Bus(Endpoint, name="redis_bus"): ...
 
     Written in a file as `upstreams: {bus: {endpoint: {redis_bus: {...}}}}`.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
 
     name: ClassVar[str]
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ConfigDict
-
 from .asgi import Scope
 from .component import Build
 from .strictness import Strict
@@ -23,10 +21,6 @@ class Strategy(Strict):
 
     Written in a file as `canary: {upstream: next, strategy: {employees: {...}}}`.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
 
     name: ClassVar[str]
 

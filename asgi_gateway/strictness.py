@@ -2,13 +2,14 @@
 
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
+from .declaration import Declaration
 from .mistake import mistake
 
 
-class Strict(BaseModel):
-    """What declarations have in common: a switch is true or false, and a number is no switch."""
+class Strict(Declaration):
+    """A switch is true or false, and a number is no switch."""
 
     @field_validator("*", mode="before")
     @classmethod

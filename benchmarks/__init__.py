@@ -1,1 +1,1 @@
-"""Measurements of the gateway beside its peers: `python -m benchmarks proxy | chain | routing | reload`."""
+"""Measurements of the gateway beside its peers: `python -m benchmarks NAME`."""

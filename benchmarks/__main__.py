@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
 
-from . import chain, components, profile, proxy, reload, routing
+from . import bodies, chain, components, connections, profile, proxy, reload, routing, start, websocket
+from .machine import machine
 from .measure import Effort
 from .process import NotRunning
 
@@ -14,6 +15,10 @@ from .process import NotRunning
 def commands() -> dict[str, ModuleType]:
     return {
         "proxy": proxy,
+        "connections": connections,
+        "bodies": bodies,
+        "websocket": websocket,
+        "start": start,
         "chain": chain,
         "components": components,
         "routing": routing,
@@ -52,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = read_options(arguments)
     signal.signal(signal.SIGTERM, interrupted)
     effort = Effort(options.seconds, options.rounds, options.connections)
+    print(machine())
     try:
         goals, complete = commands()[options.command].main(options, effort)
     except NotRunning as problem:

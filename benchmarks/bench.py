@@ -20,8 +20,12 @@ class Bench:
     stack: ExitStack
     body_bytes: int
 
-    def start(self, peer: Peer, upstream: Process | None = None, path: str = "/") -> Process:
-        """Start a peer and wait until it answers; without an upstream it runs on the load core."""
+    def start(
+        self, peer: Peer, upstream: Process | None = None, path: str = "/", pause: float = 0.05
+    ) -> Process:
+        """Start a peer and wait until it answers, asked every `pause` seconds; without an upstream it runs on
+        the load core.
+        """
         program = peer.find()
         if program is None:
             raise NotInstalled(f"not installed ({peer.install})")
@@ -34,7 +38,7 @@ class Bench:
         process = self.stack.enter_context(
             running(peer.name, command, port=place.port, core=core, log=log, environment=place.environment())
         )
-        wait_for_answer(process, path, self.body_bytes, log)
+        wait_for_answer(process, path, self.body_bytes, log, pause)
         return process
 
     def start_upstream(self) -> Process:

@@ -1,4 +1,4 @@
-"""The load: wrk on one thread. Each of its connections sends the next request when it has the answer."""
+"""What loads a subject: a program on the load core that prints a report. Usually it is wrk on one thread."""
 
 import json
 import os
@@ -8,24 +8,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
+from typing import Protocol
 
 from .process import NotInstalled
 
 
+class Load(Protocol):
+    """What is done to a subject, again and again."""
+
+    def command(self, seconds: float, connections: int) -> list[str]:
+        """A program that does it for so long, and then prints a report as wrk.lua does."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the load asks for, again and again."""
+    """One request for wrk: each of its connections sends the next one when it has the answer."""
 
     port: int
     path: str = "/"
     headers: Mapping[str, str] = field(default_factory=dict)
     paths: int = 0
     """If given, so many paths in turn: 0, 1, 2, ... in place of the `{}` in `path`."""
+    method: str = "GET"
+    body_bytes: int = 0
+
+    def command(self, seconds: float, connections: int) -> list[str]:
+        """wrk takes whole seconds only."""
+        wrk = which("wrk")
+        if wrk is None:
+            raise NotInstalled("wrk is not installed (apt-get install wrk)")
+        headers = [part for name, value in self.headers.items() for part in ("-H", f"{name}: {value}")]
+        script = str(Path(__file__).with_name("wrk.lua"))
+        duration = f"{max(1, round(seconds))}s"
+        url = f"http://127.0.0.1:{self.port}{'/' if self.paths else self.path}"
+        words = [self.method, str(self.body_bytes), self.path, str(self.paths)]
+        return [wrk, "-t1", f"-c{connections}", f"-d{duration}", "-s", script, *headers, url, "--", *words]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What wrk saw."""
+    """What the load saw."""
 
     requests: int
     """Answers, whatever their status."""
@@ -48,7 +71,7 @@ class Report:
 
 
 def parse_report(output: str) -> Report:
-    """Read the line that wrk.lua prints after wrk's own text; ValueError without it."""
+    """Read the line of JSON in what the load printed; ValueError without it."""
     for line in reversed(output.splitlines()):
         if line.startswith("{"):
             said = json.loads(line)
@@ -60,26 +83,13 @@ def parse_report(output: str) -> Report:
                 failed=said["failed"],
                 refused=said["refused"],
             )
-    raise ValueError(f"wrk printed no report: {output[-300:]!r}")
+    raise ValueError(f"the load printed no report: {output[-300:]!r}")
 
 
-def command(request: Request, seconds: float, connections: int) -> list[str]:
-    """wrk takes whole seconds only."""
-    wrk = which("wrk")
-    if wrk is None:
-        raise NotInstalled("wrk is not installed (apt-get install wrk)")
-    headers = [part for name, value in request.headers.items() for part in ("-H", f"{name}: {value}")]
-    script = str(Path(__file__).with_name("wrk.lua"))
-    duration = f"{max(1, round(seconds))}s"
-    url = f"http://127.0.0.1:{request.port}"
-    target = [f"{url}/", "--", request.path, str(request.paths)] if request.paths else [url + request.path]
-    return [wrk, "-t1", f"-c{connections}", f"-d{duration}", "-s", script, *headers, *target]
-
-
-def start(request: Request, seconds: float, connections: int, core: int) -> subprocess.Popen[str]:
-    """Start wrk on one core."""
+def start(work: Load, seconds: float, connections: int, core: int) -> subprocess.Popen[str]:
+    """Start the load on one core."""
     return subprocess.Popen(
-        command(request, seconds, connections),
+        work.command(seconds, connections),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -88,7 +98,7 @@ def start(request: Request, seconds: float, connections: int, core: int) -> subp
 
 
 def finish(program: subprocess.Popen[str], seconds: float) -> Report:
-    """Wait for wrk, which was told to run for `seconds`."""
+    """Wait for the load, which was told to run for `seconds`."""
     try:
         output, _ = program.communicate(timeout=seconds + 15)
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
 from . import load
-from .load import Report, Request
+from .load import Load, Report
 from .process import Cores, Process, core_busy_seconds
 
 SATURATED = 0.95
@@ -29,11 +29,11 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: requests to a process, under a name for the table."""
+    """What is measured: work for a process, under a name for the table."""
 
     name: str
     process: Process
-    request: Request
+    work: Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,9 @@ class Result:
 
     def cpu_ratio(self, base: "Result") -> float:
         """CPU per request in units of another subject's: median over the pairs of neighbouring rounds."""
-        return statistics.median(a.cpu_us / b.cpu_us for a, b in zip(self.rounds, base.rounds, strict=True))
+        pairs = [(a.cpu_us, b.cpu_us) for a, b in zip(self.rounds, base.rounds, strict=True)]
+        # The clock of CPU time has ticks: a round may be too short for one.
+        return statistics.median(a / b for a, b in pairs) if all(b for _, b in pairs) else math.nan
 
     def rate_ratio(self, base: "Result") -> float:
         """Requests per second in units of another subject's, paired in the same way."""
@@ -138,7 +140,7 @@ def run_round(
     """Load one subject while the others rest. `meanwhile` is called again and again under the load."""
     subject.process.settle()
     before = Usage.read(subject.process, upstream, cores)
-    program = load.start(subject.request, effort.seconds, effort.connections, cores.load)
+    program = load.start(subject.work, effort.seconds, effort.connections, cores.load)
     while meanwhile and program.poll() is None:
         meanwhile()
     report = load.finish(program, effort.seconds)
@@ -150,7 +152,7 @@ def run_rounds(
     subjects: Sequence[Subject], upstream: Process, cores: Cores, effort: Effort
 ) -> dict[str, Result]:
     """Measure in turns, A B C A B C, so that what disturbs the machine hits all; the first turn warms up."""
-    warm = Effort(1, 1, effort.connections)
+    warm = Effort(min(1, effort.seconds), 1, effort.connections)
     for subject in subjects:
         run_round(subject, upstream, cores, warm)
     turns = [

@@ -157,7 +157,9 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def wait_for_answer(process: Process, path: str, size: int, log: Path, patience: float = 20.0) -> None:
+def wait_for_answer(
+    process: Process, path: str, size: int, log: Path, pause: float = 0.05, patience: float = 20.0
+) -> None:
     """Wait until a GET brings 200 with a body of `size` bytes: what answers nonsense is not measured."""
     end = time.monotonic() + patience
     status, body = process.get(path)
@@ -167,5 +169,5 @@ def wait_for_answer(process: Process, path: str, size: int, log: Path, patience:
                 "ended" if process.program.returncode is not None else f"answered {status}, {len(body)} bytes"
             )
             raise NotRunning(f"{process.name} {state}: {last_line(log)}")
-        time.sleep(0.05)
+        time.sleep(pause)
         status, body = process.get(path)

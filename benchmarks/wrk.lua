@@ -1,8 +1,11 @@
--- Read by wrk. Arguments: none, or the pattern of a path and a count n: then the n paths are asked for in turn.
+-- Read by wrk. Arguments: the method, the size of the body, and the pattern of a path with a count n: if that is not
+-- 0, the n paths are asked for in turn.
 
 init = function(args)
-  if #args < 2 then return end
-  local pattern, count, turn = args[1], tonumber(args[2]), -1
+  wrk.method = args[1]
+  if tonumber(args[2]) > 0 then wrk.body = string.rep("x", tonumber(args[2])) end
+  local pattern, count, turn = args[3], tonumber(args[4]), -1
+  if count == 0 then return end
   request = function()
     turn = (turn + 1) % count
     return wrk.format(nil, (pattern:gsub("{}", turn)))

@@ -6,10 +6,11 @@ from types import MappingProxyType
 from typing import Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from asgi_gateway.component import Component
 from asgi_gateway.config import Pairs
+from asgi_gateway.declaration import Declaration
 from asgi_gateway.endpoint import Endpoint
 from asgi_gateway.errors import ConfigError
 from asgi_gateway.hookspecs import hookimpl
@@ -25,10 +26,8 @@ class Hello(Component, name="hello", stage=Stage.TRANSFORM):
     """What is said."""
 
 
-class Tier(BaseModel):
+class Tier(Declaration):
     """A limit of its own for some consumers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     limit: Rate
     """How many."""

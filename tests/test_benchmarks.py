@@ -5,20 +5,31 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 
 import pytest
 
 from asgi_gateway.gateway import Gateway
-from benchmarks import chain, components, reload, routing
+from benchmarks import bodies, chain, components, connections, reload, routing, start, websocket
 from benchmarks.__main__ import read_options
 from benchmarks.flame import draw, fold
+from benchmarks.bench import bench
 from benchmarks.goals import Goal
 from benchmarks.load import Report, parse_report
+from benchmarks.machine import machine, optimized
 from benchmarks.measure import Effort, Result, Round, notes
-from benchmarks.peers import GatewayPeer, Place
+from benchmarks.peers import GatewayPeer, Peer, Place, all_peers
+from benchmarks.peers.aiohttp_proxy import AiohttpProxy
+from benchmarks.peers.fastify import Fastify
+from benchmarks.peers.granian import GatewayUnderGranian, Granian
+from benchmarks.peers.nginx import NginxStore
 from benchmarks.process import NotRunning, read_processes, read_stat, tree_ticks
 from benchmarks.proxy import choose
 from benchmarks.table import render
+
+over_sockets = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2 or which("wrk") is None, reason="wrk and two CPU cores are needed"
+)
 
 
 def one_round(cpu_us: float, rate: int = 1000, load_share: float = 0.5, noise_share: float = 0.0) -> Round:
@@ -66,6 +77,10 @@ def test_a_ratio_is_the_median_over_neighbouring_rounds() -> None:
     assert result(10, 10, 12).spread == pytest.approx(0.1)
 
 
+def test_a_round_too_short_for_the_clock_gives_no_ratio() -> None:
+    assert math.isnan(result(20, 20).cpu_ratio(result(10, 0)))
+
+
 def test_a_round_without_an_answer_has_no_cost() -> None:
     empty = Round(Report(0, 1.0, 0.0, 0.0, failed=64), 0.5, 0.1, 0.0)
     assert math.isnan(empty.cpu_us)
@@ -98,9 +113,9 @@ def test_a_subject_without_figures_has_its_reason_in_the_table() -> None:
 
 
 def test_an_unknown_subject_is_named() -> None:
-    assert [peer.name for peer in choose("nginx,envoy")] == ["nginx", "envoy"]
+    assert [peer.name for peer in choose("nginx,envoy", all_peers())] == ["nginx", "envoy"]
     with pytest.raises(NotRunning, match="nothing-like-it"):
-        choose("nginx,nothing-like-it")
+        choose("nginx,nothing-like-it", all_peers())
 
 
 def test_the_measurement_of_routing_finds_every_route_it_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,3 +176,78 @@ def test_a_flame_graph_counts_what_is_below_a_call_and_names_nobodys_folders() -
     assert "a &amp; b" in picture
     assert "<title>x.py &lt;listcomp&gt;: 40.0%</title>" in picture
     assert "home" not in picture
+
+
+def test_the_machine_is_told_with_how_python_was_built() -> None:
+    assert machine().startswith("machine: Python 3.")
+    assert "\n" not in machine()
+    assert optimized("'--enable-optimizations' '--with-lto'", "-O3") == "PGO"
+    assert optimized("'--enable-shared'", "-O3 -fprofile-use") == "PGO"
+    assert optimized("'--enable-shared' '--with-wheel-pkg-dir=/usr/share/python-wheels/'", "-O2").startswith(
+        "PGO "
+    )
+    assert optimized("'--enable-shared'", "-O3") == "no PGO"
+
+
+@over_sockets
+@pytest.mark.parametrize(
+    "peer", [AiohttpProxy(), Fastify(), GatewayUnderGranian(), Granian()], ids=lambda peer: peer.name
+)
+def test_a_peer_answers(peer: Peer) -> None:
+    if peer.find() is None:
+        pytest.skip(f"not installed ({peer.install})")
+    with bench(body_bytes=100) as run:
+        run.start(peer, run.start_upstream())
+
+
+@over_sockets
+def test_many_connections_are_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    options = read_options(["connections", "--only", "asgi-gateway"])
+    assert options.connections == 1000
+    goals, complete = connections.main(options, Effort(seconds=1, rounds=1, connections=20))
+    assert complete
+    assert [goal.met for goal in goals[:1]] == [True]
+    assert math.isnan(goals[-1].value)
+    assert "asgi-gateway" in capsys.readouterr().out
+
+
+@over_sockets
+@pytest.mark.skipif(NginxStore([1]).find() is None, reason="nginx is needed")
+def test_big_bodies_are_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    options = read_options(["bodies", "--mib", "1", "--only", "asgi-gateway"])
+    goals, complete = bodies.main(options, Effort(seconds=0.1, rounds=1, connections=2))
+    assert complete
+    assert [goal.bound for goal in goals] == [0.5, 0.5]
+    answer, upload = (row.split() for row in capsys.readouterr().out.splitlines()[2:4])
+    assert answer[:4] == ["1", "MiB", "answer:", "asgi-gateway"]
+    assert upload[:4] == ["1", "MiB", "upload:", "asgi-gateway"]
+    assert answer[-1] == upload[-1] == "0"
+
+
+@over_sockets
+def test_messages_of_websockets_are_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    options = read_options(["websocket", "--messages", "100", "--only", "asgi-gateway,echo"])
+    goals, complete = websocket.main(options, Effort(seconds=0.2, rounds=1, connections=2))
+    assert complete
+    assert not math.isnan(goals[-1].value)
+    assert [row.split()[-1] for row in capsys.readouterr().out.splitlines()[2:4]] == ["0", "0"]
+
+
+@over_sockets
+def test_the_start_is_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    goals, complete = start.main(read_options(["start"]), Effort(seconds=1, rounds=1, connections=1))
+    assert complete
+    assert [goal.bound for goal in goals] == [250, 150, 1000, 80]
+    assert all(goal.value > 0 for goal in goals)
+    assert start.FIRST in capsys.readouterr().out
+
+
+@over_sockets
+def test_the_working_chain_is_measured_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    options = read_options(["chain", "--only", chain.WORKING])
+    goals, _ = chain.main(options, Effort(seconds=1, rounds=1, connections=2))
+    assert [goal.bound for goal in goals if chain.WORKING in goal.text] == [1.55, 1.0]
+    plain, working = capsys.readouterr().out.splitlines()[2:4]
+    assert plain.startswith(chain.PLAIN)
+    assert working.startswith(chain.WORKING)
+    assert plain.split()[-1] == working.split()[-1] == "0"

@@ -1,4 +1,4 @@
-"""The only place that says what all declarations have in common, and reads the small values in them."""
+"""The only place that reads the small values in declarations."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     WithJsonSchema,
@@ -29,11 +28,7 @@ IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 class Model(Strict):
-    """What all declarations have in common: frozen, unknown keys are errors, every field is described."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
+    """A part of a configuration file."""
 
 
 def read_pairs(value: Any) -> Any:

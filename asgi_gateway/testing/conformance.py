@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from ..asgi import header
 from ..component import Component
 from ..config import Use
+from ..declaration import descriptions
 from ..errors import Aborted
 from ..stage import Stage
 from .harness import Client, gateway_around
@@ -66,8 +67,9 @@ def check_declaration(component: Component) -> Iterator[str]:
 
 def undescribed(model: BaseModel, place: str = "") -> Iterator[str]:
     """The options without a docstring, also those of models inside it."""
-    for name, info in type(model).model_fields.items():
-        if not info.description:
+    described = descriptions(type(model))
+    for name in type(model).model_fields:
+        if name not in described:
             yield place + name
         value = getattr(model, name)
         if isinstance(value, BaseModel):

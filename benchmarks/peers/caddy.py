@@ -13,7 +13,7 @@ http://127.0.0.1:{port} {{
     bind 127.0.0.1
     reverse_proxy 127.0.0.1:{upstream} {{
         transport http {{
-            keepalive_idle_conns_per_host 256
+            keepalive_idle_conns_per_host 1024
             compression off
         }}
     }}

@@ -30,6 +30,7 @@ class Place:
         return {
             "BENCHMARK_UPSTREAM": f"http://127.0.0.1:{self.upstream}",
             "BENCHMARK_BODY_BYTES": str(self.body_bytes),
+            "ASGI_GATEWAY_CONFIG": str(self.folder / "gateway.json"),
             "HOME": str(self.folder),
             "XDG_CONFIG_HOME": str(self.folder),
             "XDG_DATA_HOME": str(self.folder),
@@ -61,8 +62,8 @@ class Peer:
         raise NotImplementedError
 
 
-def uvicorn(app: str, place: Place) -> list[str]:
+def uvicorn(app: str, place: Place, websocket: str = "none") -> list[str]:
     """Serve the app that a factory makes, in the fastest way uvicorn has."""
     server = [sys.executable, "-m", "uvicorn", "--factory", app, "--port", str(place.port)]
-    engine = ["--loop", "uvloop", "--http", "httptools", "--ws", "none"]
+    engine = ["--loop", "uvloop", "--http", "httptools", "--ws", websocket]
     return [*server, *engine, "--no-access-log", "--log-level", "warning"]

@@ -4,10 +4,11 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from asgi_gateway.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, answer, problem, title
 from asgi_gateway.component import Build, Component
+from asgi_gateway.declaration import Declaration
 from asgi_gateway.exchange import EXCHANGE, Exchange, Told
 from asgi_gateway.mistake import mistake
 from asgi_gateway.stage import Stage
@@ -77,10 +78,8 @@ Status = Annotated[str, BeforeValidator(as_text), AfterValidator(read_status), E
 Match = Annotated[str, BeforeValidator(as_text), AfterValidator(read_match), EITHER]
 
 
-class Rule(BaseModel):
+class Rule(Declaration):
     """What becomes of some errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     match: Annotated[tuple[Match, ...], Field(min_length=1)]
     """Which: statuses, `404` or `5xx`, and reasons, `rate_limited`."""

@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     PlainSerializer,
     WithJsonSchema,
     model_validator,
@@ -17,6 +15,7 @@ from pydantic import (
 from asgi_gateway.asgi import ASGIApp, Header, Message, Receive, Scope, Send
 from asgi_gateway.component import Build, Component
 from asgi_gateway.config import read_pairs
+from asgi_gateway.declaration import Declaration
 from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange, OnStart
 from asgi_gateway.stage import Stage
 
@@ -55,10 +54,8 @@ Values = Annotated[tuple[tuple[HeaderName, Template], ...], *MAPPING]
 Renames = Annotated[tuple[tuple[HeaderName, HeaderName], ...], *MAPPING]
 
 
-class Edits(BaseModel):
+class Edits(Declaration):
     """What happens to the fields of one message, in the order in which the options stand here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     remove: tuple[HeaderName, ...] = ()
     """Fields to remove."""

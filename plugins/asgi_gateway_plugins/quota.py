@@ -7,7 +7,7 @@ from math import ceil
 from typing import Annotated, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
@@ -87,10 +87,6 @@ Decide = Callable[[Exchange, str, Period, int, int], Awaitable[Sequence[int] | N
 
 class QuotaTier(Strict):
     """Another quota for some groups of consumers."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
 
     groups: Annotated[tuple[str, ...], Field(min_length=1)]
     """Consumers in one of these groups have this quota."""

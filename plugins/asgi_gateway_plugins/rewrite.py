@@ -6,9 +6,7 @@ from urllib.parse import quote_from_bytes
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     PlainSerializer,
     WithJsonSchema,
     model_validator,
@@ -18,6 +16,7 @@ from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
 from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.config import read_pairs
 from asgi_gateway.config.model import UrlPath, read_host, read_method
+from asgi_gateway.declaration import Declaration
 from asgi_gateway.exchange import EXCHANGE, HOST, Exchange
 from asgi_gateway.mistake import mistake
 from asgi_gateway.paths import Ambiguous, Template, decode, encode, strip_root
@@ -72,10 +71,8 @@ Edit = Callable[[Exchange, bytes], bytes]
 Write = Callable[[Exchange], bytes]
 
 
-class QueryEdits(BaseModel):
+class QueryEdits(Declaration):
     """What happens to the parameters of the query, in the order in which the options stand here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     remove: tuple[Parameter, ...] = ()
     """Parameters to remove. `*`: all of them."""

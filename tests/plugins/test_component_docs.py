@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 import asgi_gateway_contrib
 import asgi_gateway_plugins
 from asgi_gateway.component import Component
+from asgi_gateway.declaration import descriptions
 from asgi_gateway.gateway import Gateway
 from tests.plugins.kit import Upstreams, client
 
@@ -46,18 +47,18 @@ def options_table(kind: type[BaseModel]) -> str:
 
 def options(kind: type[BaseModel]) -> list[tuple[str, str, str]]:
     defaults = kind.model_construct().model_dump(mode="json", by_alias=True)
+    described = descriptions(kind)
     rows = []
     for field, info in kind.model_fields.items():
         name = info.alias or field
         if isinstance(info.default, BaseModel):
             inner = options(type(info.default))
             rows += [
-                (f"{name}.{option}", default, f"{info.description} {what}") for option, default, what in inner
+                (f"{name}.{option}", default, f"{described[field]} {what}") for option, default, what in inner
             ]
         else:
-            rows.append(
-                (name, shown(info, defaults.get(name)), one_line(info.description or "").replace("|", "\\|"))
-            )
+            what = one_line(described.get(field, "")).replace("|", "\\|")
+            rows.append((name, shown(info, defaults.get(name)), what))
     return rows
 
 

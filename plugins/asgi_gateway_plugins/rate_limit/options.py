@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from asgi_gateway.asgi import Scope
 from asgi_gateway.component import Build, Component, Refusal
@@ -51,10 +51,6 @@ class Ration(NamedTuple):
 
 class Rated(Strict):
     """Something with one rate or several."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
 
     limit: Rate | None = None
     """The rate that is admitted: `100/minute`."""
