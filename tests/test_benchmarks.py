@@ -12,8 +12,8 @@ import pytest
 from asgi_gateway.gateway import Gateway
 from benchmarks import bodies, chain, components, connections, reload, routing, start, websocket
 from benchmarks.__main__ import read_options
-from benchmarks.flame import draw, fold
 from benchmarks.bench import bench
+from benchmarks.flame import draw, fold
 from benchmarks.goals import Goal
 from benchmarks.load import Report, parse_report
 from benchmarks.machine import machine, optimized
