@@ -21,7 +21,10 @@ def boundary(app: ASGIApp, name: str, timeouts: TimeoutConfig, ticker: Ticker, c
         now = monotonic()
         loop = exchange.task.get_loop() if exchange.task is not None else get_running_loop()
         task = current_task(loop)
-        call = Call(name, send, now, min(now + total, exchange.deadline), task, timeouts)
+        deadline = now + total
+        if deadline > exchange.deadline:
+            deadline = exchange.deadline
+        call = Call(name, send, now, deadline, task, timeouts)
         if exchange.foreign:
             call.receive = receive
         exchange.calls.append(call)

@@ -106,16 +106,18 @@ def writer(style: Style) -> Callable[[Exchange, bytes], list[Header]]:
     return {"x_forwarded": x_forwarded, "forwarded": rfc7239, "both": both, "none": nothing}[style]
 
 
+PROTO = {scheme: (b"x-forwarded-proto", scheme.encode()) for scheme in ("http", "https")}
+
+
 def x_forwarded(exchange: Exchange, host: bytes) -> list[Header]:
     client = exchange.scope.get("client")
     peer = client[0].encode() if client else b""
     if not exchange.forwarded:
-        fields = [
-            (b"x-forwarded-for", peer or b"unknown"),
-            (b"x-forwarded-proto", exchange.scheme.encode()),
-            (b"x-forwarded-host", host),
-        ]
-        return fields if host else fields[:2]
+        proto = PROTO.get(exchange.scheme) or (b"x-forwarded-proto", exchange.scheme.encode())
+        fields = [(b"x-forwarded-for", peer or b"unknown"), proto]
+        if host:
+            fields.append((b"x-forwarded-host", host))
+        return fields
     hops = [value for name, value in exchange.forwarded if name == b"x-forwarded-for"]
     kept = [pair for pair in exchange.forwarded if pair[0] != b"x-forwarded-for" and pair[0] != b"forwarded"]
     kept.insert(0, (b"x-forwarded-for", b", ".join([*hops, peer] if peer else hops) or b"unknown"))

@@ -106,7 +106,8 @@ class Http1(Owner):
             # An end that nobody has read yet, or an answer that nobody asked for and that somebody would get.
             # To ask costs 2 us of 60: under load, where connections rest for less, the loop has just looked.
             rested = self.now() - connection.idle_since > RESTED
-            if not (is_over(connection) or (rested and connection.disturbed())):
+            over = connection.closed or connection.transport.is_closing()
+            if not (over or (rested and connection.disturbed())):
                 return connection
             connection.abort()
         return None
