@@ -11,6 +11,7 @@ from asgi_gateway.exchange import EXCHANGE, Exchange
 
 from .fetching import Fetcher, without
 from .flight import Departure, FetchFailed, Flight, Reader, fail, is_kept_whole, stream, told
+from .offering import Offer
 from .policy import (
     NOTHING,
     SAFE,
@@ -95,13 +96,36 @@ class Desk(Fetcher):
     # From the origin
 
     def _pass(
-        self, scope: Scope, receive: Receive, send: Send, text: bytes, tag: str = "pass"
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        text: bytes,
+        entry: Entry | None = None,
+        asked: Asked = NOTHING,
     ) -> Awaitable[None]:
-        """To the origin and back, past everything that is kept."""
+        """To the origin and back, past everything that is kept. If it fails, `entry` may be better."""
         exchange: Exchange = scope[EXCHANGE]
-        exchange.tag("cache", tag)
-        exchange.on_start(partial(mark, self.status(text), self._tags))
+        exchange.tag("cache", "pass")
+        if entry is not None and entry.may_stand_in(self._monotonic()):
+            offer = Offer(entry, asked)
+            exchange.stale = offer.give
+            exchange.on_start(partial(self._mark_offered, offer, entry, text))
+        else:
+            exchange.on_start(partial(mark, self.status(text), self._tags))
         return self._app(scope, receive, send)
+
+    def _mark_offered(
+        self, offer: Offer, entry: Entry, text: bytes, exchange: Exchange, message: Message
+    ) -> None:
+        if not offer.taken:
+            mark(self.status(text), self._tags, exchange, message)
+            return
+        now = self._monotonic()
+        exchange.tag("cache", "stale" if entry.fresh_until <= now else "hit")
+        fields = offer.marked(message["headers"])
+        status = self.status(b"%b; detail=fallback" % text)
+        message["headers"] = [*fields, (b"age", b"%d" % max(0.0, now - entry.made)), *status]
 
     async def change(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request that may change what is kept: the answer says whether it did (RFC 9111 4.4)."""
@@ -129,7 +153,10 @@ class Desk(Fetcher):
         if b"only-if-cached" in asked.directives:
             await not_cached(scope, send)
             return
-        await self._pass(scope, receive, send, b"fwd=stale" if entry is not None else b"fwd=uri-miss")
+        why = b"fwd=uri-miss"
+        if entry is not None:
+            why = b"fwd=stale" if entry.fresh_until <= self._monotonic() else b"fwd=request"
+        await self._pass(scope, receive, send, why, entry, asked)
 
     async def _miss(
         self,
@@ -147,7 +174,7 @@ class Desk(Fetcher):
         until = self.shelf.passing.get(name)
         if until is not None and until > self._monotonic():
             exchange.on_start(partial(self._look_again, name, asked))
-            await self._pass(scope, receive, send, b"fwd=uri-miss")
+            await self._pass(scope, receive, send, b"fwd=uri-miss", stale, asked)
             return True
         flight = self.shelf.flights.get(name)
         leads = flight is None
@@ -168,7 +195,8 @@ class Desk(Fetcher):
             if flight.leave(reader):
                 self._land(flight)
         if done is None:
-            await self._pass(scope, receive, send, b"fwd=uri-miss; collapsed")
+            why = b"fwd=stale; collapsed" if stale is not None else b"fwd=uri-miss; collapsed"
+            await self._pass(scope, receive, send, why, stale, asked)
             return True
         return done
 
@@ -186,15 +214,16 @@ class Desk(Fetcher):
         exchange: Exchange = scope[EXCHANGE]
         if reader.released and flight.state == "waits":
             return None
-        told(flight, exchange)
         if reader.leads:
             exchange.calls.extend(flight.calls)
         if flight.entry is not None and not reader.leads and not self._is_for(flight, scope, asked):
             return False
         if flight.state == "answers" and flight.entry is not None:
+            told(flight, exchange)
             await self.hit(scope, send, flight.entry, asked, flight.note)
             return True
         if flight.state == "keeps":
+            told(flight, exchange)
             await self._stream(flight, reader, scope, send, asked)
             return True
         if flight.state == "passes":
@@ -202,11 +231,12 @@ class Desk(Fetcher):
                 exchange.tag("cache", "pass")
                 while not flight.over:
                     await flight.change()
+                told(flight, exchange)
                 if not flight.complete:
-                    told(flight, exchange)
                     raise Aborted(flight.cause)
                 return True
             if flight.outcome == "upstream_failed":
+                told(flight, exchange)
                 await fail(flight, scope, send)
                 return True
             return None

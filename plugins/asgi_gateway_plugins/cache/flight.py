@@ -25,6 +25,7 @@ from asgi_gateway.exchange import EXCHANGE, Exchange, Outcome
 from .policy import Asked
 
 if TYPE_CHECKING:
+    from .offering import Offer
     from .shelf import Entry, Key
 
 State = Literal["waits", "keeps", "passes", "answers", "released", "failed"]
@@ -78,6 +79,7 @@ class Flight:
         "marks",
         "name",
         "note",
+        "offer",
         "outcome",
         "over",
         "overflowed",
@@ -91,6 +93,7 @@ class Flight:
         "state",
         "status",
         "store",
+        "tags",
         "task",
         "timer",
         "waiting",
@@ -117,6 +120,8 @@ class Flight:
         """Callers that are there."""
         self.stale: Entry | None = None
         """What is kept already, and is asked about."""
+        self.offer: Offer | None = None
+        """What is kept already, for whoever answers instead of an upstream that fails."""
         self.entry: Entry | None = None
         """What the callers are answered with."""
         self.note = b""
@@ -151,6 +156,8 @@ class Flight:
         self.outcome: Outcome = "answered"
         self.cause = ""
         self.refused: Refusal | None = None
+        self.tags: dict[str, Any] | None = None
+        """What components behind the cache remarked."""
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -213,7 +220,7 @@ class Flight:
         exchange: Exchange | None = self.scope[EXCHANGE] if self.scope is not None else None
         if exchange is not None:
             self.outcome, self.cause = exchange.outcome, exchange.cause
-            self.refused = exchange.refused
+            self.refused, self.tags = exchange.refused, exchange.tags
             self.calls = list(exchange.calls)
         if state == "passes" and self.leader is None and self.outcome == "answered":
             # It is for one who has left, and for nobody else.
@@ -297,6 +304,12 @@ class Flight:
                 reader.released = not reader.leads
             self.wake()
 
+    def purge(self) -> None:
+        """What it asks about, and what it brings, may be what was purged."""
+        self.purged = True
+        if self.offer is not None and self.scope is not None:
+            self.scope[EXCHANGE].stale = None
+
     async def abandon(self) -> None:
         """End it, whoever waits."""
         task = self.task
@@ -367,8 +380,11 @@ async def stream(flight: Flight, reader: Reader, send: Send, status: list[Header
 def told(flight: Flight, exchange: Exchange) -> None:
     """Tell the exchange of a caller what came of the fetch."""
     if flight.outcome != "answered":
-        exchange.outcome, exchange.cause = flight.outcome, flight.cause
+        exchange.outcome = flight.outcome
         exchange.refused = flight.refused
+    exchange.cause = flight.cause
+    if flight.tags:
+        exchange.tags = {**flight.tags, **(exchange.tags or {})}
 
 
 async def fail(flight: Flight, scope: Scope, send: Send) -> None:
