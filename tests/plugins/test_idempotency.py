@@ -233,6 +233,22 @@ async def test_answers_stream() -> None:
         assert await stream.read() == b"b"
 
 
+async def test_it_is_written_down_before_the_caller_has_all_of_it() -> None:
+    async with once(Upstream(b"a", b"b")) as client:
+        ledger, known = kept_by(client), list[tuple[bool, int, int]]()
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"body", "more_body": False}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                known.append((message.get("more_body", False), len(ledger.running), len(ledger.done)))
+
+        await client._app(scope_of("k"), receive, send)
+    assert known[0] == (True, 1, 0)
+    assert known[-1] == (False, 0, 1)
+
+
 async def test_memory_is_bounded_in_bytes() -> None:
     upstream = Upstream(b"x" * 100_000)
     async with once(upstream, Idempotency(max_size="1MiB")) as client:
@@ -280,9 +296,8 @@ async def test_it_leaves_no_garbage() -> None:
             gc.enable()
 
 
-async def ask(client: Client, key: str) -> None:
-    """One request without a client around it."""
-    scope = {
+def scope_of(key: str) -> dict[str, Any]:
+    return {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -301,13 +316,17 @@ async def ask(client: Client, key: str) -> None:
         "server": ("gateway.test", 80),
     }
 
+
+async def ask(client: Client, key: str) -> None:
+    """One request without a client around it."""
+
     async def receive() -> Any:
         return {"type": "http.request", "body": b"body", "more_body": False}
 
     async def send(message: Any) -> None:
         assert message["type"] != "http.response.start" or message["status"] == 200
 
-    await client._app(scope, receive, send)
+    await client._app(scope_of(key), receive, send)
 
 
 # In a store

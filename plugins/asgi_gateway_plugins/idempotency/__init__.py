@@ -192,6 +192,8 @@ class Work:
         "_start",
         "_taken",
         "_ttl",
+        "_twin",
+        "_written",
     )
 
     def __init__(
@@ -224,6 +226,10 @@ class Work:
         """Whether the caller has left."""
         self._outcome: Exception | None = None
         self._over = False
+        self._twin: Exchange | None = None
+        """What it is carried out with, while it is."""
+        self._written = False
+        """Whether it is written down what came of it."""
         self._given: Message | None = None
         """What the caller is to be sent next."""
         self._news = asyncio.Event()
@@ -232,7 +238,7 @@ class Work:
     async def run(self) -> None:
         """Carry it out, and write down what came of it."""
         exchange = self._exchange
-        twin = exchange.fork(self._take)
+        twin = self._twin = exchange.fork(self._take)
         twin.upstream, twin.foreign, twin.task = exchange.upstream, False, asyncio.current_task()
         twin.has_body, twin.replay = exchange.has_body, exchange.replay
         scope = {**self._scope, EXCHANGE: twin, "extensions": {}}
@@ -244,10 +250,16 @@ class Work:
             if not self._gone:
                 tell(exchange, twin)
             twin.end(self._monotonic())
-            await self._finish(twin)
+            try:
+                if not self._written:
+                    await self._write_down()
+            finally:
+                self._over, self._twin = True, None
+                self._news.set()
 
-    async def _finish(self, twin: Exchange) -> None:
-        answered = None
+    async def _write_down(self) -> None:
+        twin, answered = self._twin, None
+        assert twin is not None
         status = self._start.get("status", 0)
         # What failed may be tried again with the same key.
         if self._complete and 200 <= status < 500 and twin.outcome == "answered" and twin.refused is None:
@@ -257,9 +269,7 @@ class Work:
             await self._held.finish(answered, self._ttl)
         except StoreError:
             self._exchange.tag("store", "away")
-        finally:
-            self._over = True
-            self._news.set()
+        self._written = True
 
     async def _take(self, message: Message) -> None:
         """The `send` of the work. It goes on as fast as the caller takes it, or has left."""
@@ -274,6 +284,9 @@ class Work:
             else:
                 self._body.clear()
             self._complete = not message.get("more_body", False)
+            if self._complete:
+                # Who has all of the answer, and asks again, is to get the same.
+                await self._write_down()
         if not self._gone:
             self._given = message
             self._news.set()
