@@ -8,6 +8,7 @@ from urllib.parse import urljoin, urlsplit
 from asgi_gateway.asgi import Header, Message, Receive, Scope, Send, answer, problem
 from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Exchange
+from asgi_gateway.store import StoreError
 
 from .fetching import Fetcher, without
 from .flight import Departure, FetchFailed, Flight, Reader, fail, is_kept_whole, stream, told
@@ -22,6 +23,7 @@ from .policy import (
     term,
     varying,
 )
+from .second import Second
 from .shelf import Entry, Key, Url
 
 TRIES = 3
@@ -299,10 +301,8 @@ class Desk(Fetcher):
         if url.startswith("/"):
             path, _, query = url.encode().partition(b"?")
             gone = self.shelf.purge_path(path, query)
-            if self._second is not None:
-                await self._second.purge_paths([(path, query)])
-            return gone
-        if url:
+            tell = partial(Second.purge_paths, paths=[(path, query)])
+        elif url:
             parts = urlsplit(url)
             if not parts.scheme or not parts.netloc:
                 raise ValueError(f"{url!r} is neither a URL nor a path that begins with /")
@@ -313,17 +313,22 @@ class Desk(Fetcher):
                 parts.query.encode(),
             )
             gone = self.shelf.purge_urls([wanted])
-            if self._second is not None:
-                await self._second.purge_paths([wanted[2:]])
-            return gone
-        if tag:
+            tell = partial(Second.purge_paths, paths=[wanted[2:]])
+        elif tag:
             gone = self.shelf.purge_tag(tag.encode())
+            tell = partial(Second.purge_tag, tag=tag.encode())
+        else:
+            gone = self.shelf.purge_place(self._place)
+            tell = partial(Second.purge_place, place=self._place)
+        try:
             if self._second is not None:
-                await self._second.purge_tag(tag.encode())
-            return gone
-        gone = self.shelf.purge_place(self._place)
-        if self._second is not None:
-            await self._second.purge_place(self._place)
+                await tell(self._second)
+        except StoreError as error:
+            raise StoreError(
+                f"the store is away ({error}): in the memory of this process {gone} answers were purged, but"
+                " the store and other processes may still have what was meant; purge again when it is there",
+                asked=error.asked,
+            ) from error
         return gone
 
 

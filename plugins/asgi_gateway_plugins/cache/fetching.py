@@ -182,6 +182,8 @@ class Fetcher:
         twin.upstream, twin.foreign, twin.task = exchange.upstream, False, flight.task
         if flight.leader is None:
             twin.deadline = float("inf")  # that of the caller is not its own
+        else:
+            twin.trailers = exchange.trailers
         stale = flight.stale
         if stale is not None and not flight.purged and stale.may_stand_in(flight.began):
             flight.offer = Offer(stale)

@@ -210,6 +210,8 @@ class Flight:
                 self.complete = not more
             elif self.state == "released":
                 raise Unwanted
+        elif kind == "http.response.trailers" and self.state == "passes" and self.leader is not None:
+            await self.leader(message)
 
     def decide(self, state: State) -> None:
         """Now it is known what it comes to."""
