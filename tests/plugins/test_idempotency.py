@@ -120,6 +120,15 @@ async def test_a_key_is_for_one_request_only(method: str, path: str, body: bytes
     assert len(upstream.seen) == 1
 
 
+async def test_a_key_is_for_one_host_only() -> None:
+    upstream = Upstream()
+    async with once(upstream) as client:
+        await client.post("/", headers=KEY)
+        other = await client.post("/", headers={**KEY, "host": "other.test"})
+        assert reason(other) == (422, "idempotency_key_reused")
+        assert is_replayed(await client.post("/", headers={**KEY, "host": "GATEWAY.test"}))
+
+
 async def test_the_second_is_told_while_the_first_is_under_way() -> None:
     upstream = Upstream(waits="head")
     async with once(upstream) as client:

@@ -160,7 +160,7 @@ class Idempotency(Component, name="idempotency", stage=Stage.CACHE, rank=-10, re
 
 def describe(update: Callable[[bytes], object], scope: Scope, exchange: Exchange) -> None:
     """What makes a request another one, beside its body."""
-    said = [scope["method"].encode(), scope["raw_path"], scope["query_string"]]
+    said = [scope["method"].encode(), exchange.authority.lower(), scope["raw_path"], scope["query_string"]]
     for name, value in scope["headers"]:
         # Whom nobody identified is who his credentials say: nobody else gets his answer.
         if name == b"content-type" or (name in CREDENTIALS and exchange.principal is None):
@@ -240,7 +240,7 @@ class Work:
         exchange = self._exchange
         twin = self._twin = exchange.fork(self._take)
         twin.upstream, twin.foreign, twin.task = exchange.upstream, False, asyncio.current_task()
-        twin.has_body, twin.replay = exchange.has_body, exchange.replay
+        twin.has_body, twin.replay, twin.trailers = exchange.has_body, exchange.replay, exchange.trailers
         scope = {**self._scope, EXCHANGE: twin, "extensions": {}}
         try:
             await self._app(scope, self._receive, twin.send)
