@@ -182,10 +182,12 @@ async def test_who_asks_anew_gets_what_is_kept_rather_than_nothing(upstream: Beh
         assert says(await caller.ask()) == "hit; ttl=50"
 
 
-async def test_what_was_purged_does_not_stand_in(upstream: Behind) -> None:
+@pytest.mark.parametrize("options", [{}, {"stale_if_error": "1h"}], ids=["fallback", "both"])
+async def test_what_was_purged_does_not_stand_in(upstream: Behind, options: dict[str, Any]) -> None:
     origin, clock = Origin(), HandClock()
     raw = await upstream(origin)
-    async with served(Gateway.parse(document(raw.url), clock=clock, plugins=[Told()])) as serving:
+    declared = document(raw.url, options)
+    async with served(Gateway.parse(declared, clock=clock, plugins=[Told()])) as serving:
         caller = await serving.caller()
         await caller.ask()
         clock.advance(100)
