@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from asgi_gateway.config import Use
-from asgi_gateway.consumers import Consumer
+from asgi_gateway.consumers import Consumer, Principal
 from asgi_gateway.errors import Aborted
+from asgi_gateway.exchange import Exchange
 from asgi_gateway.plugins import Plugins
 from asgi_gateway.store import MemoryStore
 from asgi_gateway.testing import Client, HandClock, Response, Upstream, gateway_around
 from asgi_gateway_contrib.redis import RedisStore
 from asgi_gateway_plugins.cache import Cache
-from asgi_gateway_plugins.idempotency import Idempotency
+from asgi_gateway_plugins.idempotency import Idempotency, describe
 from asgi_gateway_plugins.idempotency.ledger import Answered, LocalLedger, Running, SharedLedger
 from asgi_gateway_plugins.key_auth import KeyAuth
 from tests.redis_server import RedisServer, is_installed, redis_server
@@ -206,6 +207,31 @@ async def test_callers_have_keys_of_their_own() -> None:
             assert not is_replayed(await client.post("/", headers=KEY, client=(address, 1)))
         other = await client.post("/", headers={**KEY, "authorization": "x"}, client=("192.0.2.1", 1))
         assert reason(other) == (422, "idempotency_key_reused")
+
+
+async def test_nobody_gets_the_answer_of_another_whose_keys_are_the_same() -> None:
+    upstream = Upstream()
+    once_by = Idempotency(by="ip")
+    async with once(upstream, once_by, KeyAuth(), consumers=(ANNA, BERT)) as client:
+        await client.post("/", headers={**KEY, "x-api-key": "a"})
+        other = await client.post("/", headers={**KEY, "x-api-key": "b"})
+        assert reason(other) == (422, "idempotency_key_reused")
+        assert is_replayed(await client.post("/", headers={**KEY, "x-api-key": "a"}))
+
+
+def test_who_is_asking_is_part_of_the_request_and_his_token_is_not() -> None:
+    async def send(message: Any) -> None: ...
+
+    def described(**claims: Any) -> bytes:
+        scope, told = scope_of("k"), bytearray()
+        exchange = Exchange(scope, send, 0.0)
+        exchange.principal = Principal("app", "jwt_auth", claims=claims)
+        describe(told.extend, scope, exchange)
+        return bytes(told)
+
+    assert described(sub="anna", exp=1, jti="x") == described(sub="anna", exp=2, jti="y")
+    assert described(sub="anna") != described(sub="bert")
+    assert described(sub="anna", iss="a") != described(sub="anna", iss="b")
 
 
 async def test_a_key_is_forgotten_after_its_time() -> None:

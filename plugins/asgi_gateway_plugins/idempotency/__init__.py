@@ -161,11 +161,14 @@ class Idempotency(Component, name="idempotency", stage=Stage.CACHE, rank=-10, re
 def describe(update: Callable[[bytes], object], scope: Scope, exchange: Exchange) -> None:
     """What makes a request another one, beside its body."""
     said = [scope["method"].encode(), exchange.authority.lower(), scope["raw_path"], scope["query_string"]]
+    who = exchange.principal
     for name, value in scope["headers"]:
         # Whom nobody identified is who his credentials say: nobody else gets his answer.
-        if name == b"content-type" or (name in CREDENTIALS and exchange.principal is None):
+        if name == b"content-type" or (name in CREDENTIALS and who is None):
             said += (name, value)
-    update(repr(said).encode())
+    # Those whose keys are the same, as `by` has it, need not be one caller; a new token makes no other one.
+    caller = (who.consumer, who.claims.get("iss"), who.claims.get("sub")) if who is not None else ()
+    update(repr((said, caller)).encode())
 
 
 class Work:
