@@ -10,8 +10,9 @@ from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.store import StoreError
 
+from .delivery import Departure, FetchFailed, fail, stream, told
 from .fetching import Fetcher, without
-from .flight import Departure, FetchFailed, Flight, Reader, fail, is_kept_whole, stream, told
+from .flight import Flight, Reader, is_kept_whole
 from .offering import Offer
 from .policy import (
     NOTHING,
