@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from asgi_gateway.config import Use
-from asgi_gateway.consumers import Consumer
+from asgi_gateway.consumers import Consumer, Principal
 from asgi_gateway.errors import Aborted
+from asgi_gateway.exchange import Exchange
 from asgi_gateway.plugins import Plugins
 from asgi_gateway.store import MemoryStore
 from asgi_gateway.testing import Client, HandClock, Response, Upstream, gateway_around
 from asgi_gateway_contrib.redis import RedisStore
 from asgi_gateway_plugins.cache import Cache
-from asgi_gateway_plugins.idempotency import Idempotency
+from asgi_gateway_plugins.idempotency import Idempotency, describe
 from asgi_gateway_plugins.idempotency.ledger import Answered, LocalLedger, Running, SharedLedger
 from asgi_gateway_plugins.key_auth import KeyAuth
 from tests.redis_server import RedisServer, is_installed, redis_server
@@ -120,6 +121,15 @@ async def test_a_key_is_for_one_request_only(method: str, path: str, body: bytes
     assert len(upstream.seen) == 1
 
 
+async def test_a_key_is_for_one_host_only() -> None:
+    upstream = Upstream()
+    async with once(upstream) as client:
+        await client.post("/", headers=KEY)
+        other = await client.post("/", headers={**KEY, "host": "other.test"})
+        assert reason(other) == (422, "idempotency_key_reused")
+        assert is_replayed(await client.post("/", headers={**KEY, "host": "GATEWAY.test"}))
+
+
 async def test_the_second_is_told_while_the_first_is_under_way() -> None:
     upstream = Upstream(waits="head")
     async with once(upstream) as client:
@@ -199,6 +209,31 @@ async def test_callers_have_keys_of_their_own() -> None:
         assert reason(other) == (422, "idempotency_key_reused")
 
 
+async def test_nobody_gets_the_answer_of_another_whose_keys_are_the_same() -> None:
+    upstream = Upstream()
+    once_by = Idempotency(by="ip")
+    async with once(upstream, once_by, KeyAuth(), consumers=(ANNA, BERT)) as client:
+        await client.post("/", headers={**KEY, "x-api-key": "a"})
+        other = await client.post("/", headers={**KEY, "x-api-key": "b"})
+        assert reason(other) == (422, "idempotency_key_reused")
+        assert is_replayed(await client.post("/", headers={**KEY, "x-api-key": "a"}))
+
+
+def test_who_is_asking_is_part_of_the_request_and_his_token_is_not() -> None:
+    async def send(message: Any) -> None: ...
+
+    def described(**claims: Any) -> bytes:
+        scope, told = scope_of("k"), bytearray()
+        exchange = Exchange(scope, send, 0.0)
+        exchange.principal = Principal("app", "jwt_auth", claims=claims)
+        describe(told.extend, scope, exchange)
+        return bytes(told)
+
+    assert described(sub="anna", exp=1, jti="x") == described(sub="anna", exp=2, jti="y")
+    assert described(sub="anna") != described(sub="bert")
+    assert described(sub="anna", iss="a") != described(sub="anna", iss="b")
+
+
 async def test_a_key_is_forgotten_after_its_time() -> None:
     clock, upstream = HandClock(), Upstream()
     async with once(upstream, Idempotency(ttl="1h"), clock=clock) as client:
@@ -231,6 +266,22 @@ async def test_answers_stream() -> None:
         assert await stream.chunk() == b"a"
         upstream.proceed()
         assert await stream.read() == b"b"
+
+
+async def test_it_is_written_down_before_the_caller_has_all_of_it() -> None:
+    async with once(Upstream(b"a", b"b")) as client:
+        ledger, known = kept_by(client), list[tuple[bool, int, int]]()
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"body", "more_body": False}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                known.append((message.get("more_body", False), len(ledger.running), len(ledger.done)))
+
+        await client._app(scope_of("k"), receive, send)
+    assert known[0] == (True, 1, 0)
+    assert known[-1] == (False, 0, 1)
 
 
 async def test_memory_is_bounded_in_bytes() -> None:
@@ -280,9 +331,8 @@ async def test_it_leaves_no_garbage() -> None:
             gc.enable()
 
 
-async def ask(client: Client, key: str) -> None:
-    """One request without a client around it."""
-    scope = {
+def scope_of(key: str) -> dict[str, Any]:
+    return {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -301,13 +351,17 @@ async def ask(client: Client, key: str) -> None:
         "server": ("gateway.test", 80),
     }
 
+
+async def ask(client: Client, key: str) -> None:
+    """One request without a client around it."""
+
     async def receive() -> Any:
         return {"type": "http.request", "body": b"body", "more_body": False}
 
     async def send(message: Any) -> None:
         assert message["type"] != "http.response.start" or message["status"] == 200
 
-    await client._app(scope, receive, send)
+    await client._app(scope_of(key), receive, send)
 
 
 # In a store

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.wire.conftest import Behind, Front, Line
+from asgi_gateway.gateway import Gateway
+from tests.wire.conftest import Behind, Front, Line, served
+from tests.wire.test_fallbacks import Told
 
 CACHE: dict[str, Any] = {"components": ["cache"]}
 IDEMPOTENT: dict[str, Any] = {"components": ["idempotency"]}
@@ -138,3 +140,52 @@ async def test_a_payment_is_made_once_though_its_caller_leaves(upstream: Behind,
         again = await caller.ask("/pay", 'Idempotency-Key: "k"', method="POST", body=b"100")
     assert (again.status, again.body, again.all(b"idempotent-replayed")) == (201, b"paid", [b"true"])
     assert bodies == [b"100"]
+
+
+@pytest.mark.parametrize("said", ["private", "max-age=60"])
+async def test_trailers_come_with_what_is_for_one_caller(said: str, upstream: Behind, front: Front) -> None:
+    async def script(line: Line) -> None:
+        while True:
+            await line.head()
+            line.say(
+                f"HTTP/1.1 200 OK\r\nCache-Control: {said}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            )
+            line.say(b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n")
+
+    caller = await (await front(await upstream(script), route=CACHE)).caller()
+    for _ in range(2):
+        caller.say("/a", "TE: trailers", "Connection: te", "Cache-Control: no-cache")
+        await caller.head()
+        end = b"X-Sum: 1\r\n\r\n" if said == "private" else b"0\r\n\r\n"
+        got = await caller.reader.readuntil(b"\r\n\r\n")
+        assert got.lower().endswith(end.lower())
+
+
+async def test_who_waited_for_a_refused_fetch_is_not_refused(upstream: Behind) -> None:
+    go, log = asyncio.Event(), Told()
+
+    async def script(line: Line) -> None:
+        while True:
+            await line.head()
+            await go.wait()
+            line.say(b"HTTP/1.1 200 OK\r\nCache-Control: private\r\nContent-Length: 2\r\n\r\nok")
+
+    raw = await upstream(script)
+    up = {"targets": [raw.url], "components": [{"bulkhead": {"in_flight": 1, "queue": 1, "wait": "50ms"}}]}
+    route = {"name": "all", "path": "/*", "upstream": "up", "components": ["remember", "cache"]}
+    gateway = Gateway.parse({"upstreams": {"up": up}, "routes": [route]}, plugins=[log])
+    async with served(gateway) as one:
+        (holds, leads, waits) = [await one.caller() for _ in range(3)]
+        holds.say("/holds")
+        await until(lambda: len(raw.heads) == 1)
+        leads.say("/a")
+        waits.say("/a")
+        assert (await leads.answer()).status == 503
+        go.set()
+        assert (await waits.answer()).status == 200
+        await holds.answer()
+    assert sorted((outcome, cause) for outcome, cause, _ in log.ends) == [
+        ("answered", ""),
+        ("answered", ""),
+        ("refused", "bulkhead_timeout"),
+    ]

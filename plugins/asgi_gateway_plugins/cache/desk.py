@@ -8,9 +8,12 @@ from urllib.parse import urljoin, urlsplit
 from asgi_gateway.asgi import Header, Message, Receive, Scope, Send, answer, problem
 from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Exchange
+from asgi_gateway.store import StoreError
 
+from .delivery import Departure, FetchFailed, fail, stream, told
 from .fetching import Fetcher, without
-from .flight import Departure, FetchFailed, Flight, Reader, fail, is_kept_whole, stream, told
+from .flight import Flight, Reader, is_kept_whole
+from .offering import Offer
 from .policy import (
     NOTHING,
     SAFE,
@@ -21,6 +24,7 @@ from .policy import (
     term,
     varying,
 )
+from .second import Second
 from .shelf import Entry, Key, Url
 
 TRIES = 3
@@ -95,13 +99,36 @@ class Desk(Fetcher):
     # From the origin
 
     def _pass(
-        self, scope: Scope, receive: Receive, send: Send, text: bytes, tag: str = "pass"
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        text: bytes,
+        entry: Entry | None = None,
+        asked: Asked = NOTHING,
     ) -> Awaitable[None]:
-        """To the origin and back, past everything that is kept."""
+        """To the origin and back, past everything that is kept. If it fails, `entry` may be better."""
         exchange: Exchange = scope[EXCHANGE]
-        exchange.tag("cache", tag)
-        exchange.on_start(partial(mark, self.status(text), self._tags))
+        exchange.tag("cache", "pass")
+        if entry is not None and entry.may_stand_in(self._monotonic()):
+            offer = Offer(entry, asked)
+            exchange.stale = offer.give
+            exchange.on_start(partial(self._mark_offered, offer, entry, text))
+        else:
+            exchange.on_start(partial(mark, self.status(text), self._tags))
         return self._app(scope, receive, send)
+
+    def _mark_offered(
+        self, offer: Offer, entry: Entry, text: bytes, exchange: Exchange, message: Message
+    ) -> None:
+        if not offer.taken:
+            mark(self.status(text), self._tags, exchange, message)
+            return
+        now = self._monotonic()
+        exchange.tag("cache", "stale" if entry.fresh_until <= now else "hit")
+        fields = offer.marked(message["headers"])
+        status = self.status(b"%b; detail=fallback" % text)
+        message["headers"] = [*fields, (b"age", b"%d" % max(0.0, now - entry.made)), *status]
 
     async def change(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request that may change what is kept: the answer says whether it did (RFC 9111 4.4)."""
@@ -129,7 +156,10 @@ class Desk(Fetcher):
         if b"only-if-cached" in asked.directives:
             await not_cached(scope, send)
             return
-        await self._pass(scope, receive, send, b"fwd=stale" if entry is not None else b"fwd=uri-miss")
+        why = b"fwd=uri-miss"
+        if entry is not None:
+            why = b"fwd=stale" if entry.fresh_until <= self._monotonic() else b"fwd=request"
+        await self._pass(scope, receive, send, why, entry, asked)
 
     async def _miss(
         self,
@@ -147,7 +177,7 @@ class Desk(Fetcher):
         until = self.shelf.passing.get(name)
         if until is not None and until > self._monotonic():
             exchange.on_start(partial(self._look_again, name, asked))
-            await self._pass(scope, receive, send, b"fwd=uri-miss")
+            await self._pass(scope, receive, send, b"fwd=uri-miss", stale, asked)
             return True
         flight = self.shelf.flights.get(name)
         leads = flight is None
@@ -168,7 +198,8 @@ class Desk(Fetcher):
             if flight.leave(reader):
                 self._land(flight)
         if done is None:
-            await self._pass(scope, receive, send, b"fwd=uri-miss; collapsed")
+            why = b"fwd=stale; collapsed" if stale is not None else b"fwd=uri-miss; collapsed"
+            await self._pass(scope, receive, send, why, stale, asked)
             return True
         return done
 
@@ -186,15 +217,16 @@ class Desk(Fetcher):
         exchange: Exchange = scope[EXCHANGE]
         if reader.released and flight.state == "waits":
             return None
-        told(flight, exchange)
         if reader.leads:
             exchange.calls.extend(flight.calls)
         if flight.entry is not None and not reader.leads and not self._is_for(flight, scope, asked):
             return False
         if flight.state == "answers" and flight.entry is not None:
+            told(flight, exchange)
             await self.hit(scope, send, flight.entry, asked, flight.note)
             return True
         if flight.state == "keeps":
+            told(flight, exchange)
             await self._stream(flight, reader, scope, send, asked)
             return True
         if flight.state == "passes":
@@ -202,11 +234,12 @@ class Desk(Fetcher):
                 exchange.tag("cache", "pass")
                 while not flight.over:
                     await flight.change()
+                told(flight, exchange)
                 if not flight.complete:
-                    told(flight, exchange)
                     raise Aborted(flight.cause)
                 return True
             if flight.outcome == "upstream_failed":
+                told(flight, exchange)
                 await fail(flight, scope, send)
                 return True
             return None
@@ -269,10 +302,8 @@ class Desk(Fetcher):
         if url.startswith("/"):
             path, _, query = url.encode().partition(b"?")
             gone = self.shelf.purge_path(path, query)
-            if self._second is not None:
-                await self._second.purge_paths([(path, query)])
-            return gone
-        if url:
+            tell = partial(Second.purge_paths, paths=[(path, query)])
+        elif url:
             parts = urlsplit(url)
             if not parts.scheme or not parts.netloc:
                 raise ValueError(f"{url!r} is neither a URL nor a path that begins with /")
@@ -283,17 +314,22 @@ class Desk(Fetcher):
                 parts.query.encode(),
             )
             gone = self.shelf.purge_urls([wanted])
-            if self._second is not None:
-                await self._second.purge_paths([wanted[2:]])
-            return gone
-        if tag:
+            tell = partial(Second.purge_paths, paths=[wanted[2:]])
+        elif tag:
             gone = self.shelf.purge_tag(tag.encode())
+            tell = partial(Second.purge_tag, tag=tag.encode())
+        else:
+            gone = self.shelf.purge_place(self._place)
+            tell = partial(Second.purge_place, place=self._place)
+        try:
             if self._second is not None:
-                await self._second.purge_tag(tag.encode())
-            return gone
-        gone = self.shelf.purge_place(self._place)
-        if self._second is not None:
-            await self._second.purge_place(self._place)
+                await tell(self._second)
+        except StoreError as error:
+            raise StoreError(
+                f"the store is away ({error}): in the memory of this process {gone} answers were purged, but"
+                " the store and other processes may still have what was meant; purge again when it is there",
+                asked=error.asked,
+            ) from error
         return gone
 
 

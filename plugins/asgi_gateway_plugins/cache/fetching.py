@@ -14,6 +14,7 @@ from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.hops import end_to_end
 
 from .flight import Flight, State, is_kept_whole
+from .offering import Offer
 from .policy import (
     CONDITIONS,
     FAILURES,
@@ -181,7 +182,12 @@ class Fetcher:
         twin.upstream, twin.foreign, twin.task = exchange.upstream, False, flight.task
         if flight.leader is None:
             twin.deadline = float("inf")  # that of the caller is not its own
+        else:
+            twin.trailers = exchange.trailers
         stale = flight.stale
+        if stale is not None and not flight.purged and stale.may_stand_in(flight.began):
+            flight.offer = Offer(stale)
+            twin.stale = flight.offer.give
         headers = scope["headers"]
         if stale is not None:
             headers = conditional(headers, stale.headers)
@@ -222,8 +228,17 @@ class Fetcher:
         headers: list[Header] = list(message["headers"])
         now = self._monotonic()
         stale = flight.stale
+        why = self._why(flight)
+        if flight.offer is not None and flight.offer.taken:
+            assert stale is not None
+            came = stale.made + stale.term.age
+            fields = flight.offer.marked(headers)
+            flight.entry = Entry(stale.status, fields, stale.body, stale.term, came)
+            flight.note = b"fwd=%b; detail=fallback" % why
+            self._land(flight)
+            return "answers"
         failed = exchange.outcome == "upstream_failed" or status in FAILURES
-        if stale is not None and failed and now < stale.if_error_until:
+        if stale is not None and failed and now < stale.if_error_until and not flight.purged:
             flight.entry = stale
             flight.note = b"fwd=stale; fwd-status=%d; detail=stale-if-error" % status
             exchange.outcome = "answered"
@@ -231,10 +246,6 @@ class Fetcher:
             return "answers"
         if stale is not None and status == 304:
             return self._validated(flight, stale, headers, now)
-        if stale is not None:
-            why = b"stale" if stale.fresh_until <= flight.began else b"request"
-        else:
-            why = b"vary-miss" if len(flight.key) > len(flight.base) else b"uri-miss"
         flight.note = why
         delay = now - flight.began
         found = None
@@ -242,7 +253,8 @@ class Fetcher:
             found = term(status, headers, flight.asked, self._rules, now=self._time(), delay=delay)
         if found is None or not is_kept_whole(headers, self._max_entry):
             self._land(flight)
-            if status < 500 and exchange.outcome == "answered":
+            # Where a cause is named, something else answers in place of the origin, which said nothing.
+            if status < 500 and exchange.outcome == "answered" and not exchange.cause:
                 if stale is not None:
                     self.shelf.forget(flight.key)
                 self.shelf.passing[flight.name] = now + PASSING
@@ -258,6 +270,12 @@ class Fetcher:
         flight.start = {"type": message["type"], "status": status, "headers": kept + ages}
         flight.entry = Entry(status, kept, b"", found, now, self._tags_of(headers))
         return "keeps"
+
+    def _why(self, flight: Flight) -> bytes:
+        """Why the origin is asked (RFC 9211 2.2)."""
+        if flight.stale is not None:
+            return b"stale" if flight.stale.fresh_until <= flight.began else b"request"
+        return b"vary-miss" if len(flight.key) > len(flight.base) else b"uri-miss"
 
     def _fields(self, headers: list[Header]) -> list[Header]:
         """What is kept of the fields of an answer (RFC 9111 3.1)."""

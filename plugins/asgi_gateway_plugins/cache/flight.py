@@ -5,19 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from asgi_gateway.asgi import (
-    RETRY_SOON,
-    Header,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    answer,
-    header,
-    is_stream,
-    problem,
-)
-from asgi_gateway.boundary import DETAILS
+from asgi_gateway.asgi import Header, Message, Scope, Send, header, is_stream
 from asgi_gateway.component import Refusal
 from asgi_gateway.errors import Aborted
 from asgi_gateway.exchange import EXCHANGE, Exchange, Outcome
@@ -25,6 +13,7 @@ from asgi_gateway.exchange import EXCHANGE, Exchange, Outcome
 from .policy import Asked
 
 if TYPE_CHECKING:
+    from .offering import Offer
     from .shelf import Entry, Key
 
 State = Literal["waits", "keeps", "passes", "answers", "released", "failed"]
@@ -32,18 +21,11 @@ State = Literal["waits", "keeps", "passes", "answers", "released", "failed"]
 nobody waits for it any more; there will be none.
 """
 
-PATIENCE = 0.05
-"""Seconds that pass before somebody looks: most callers are served until then."""
-
 logger = logging.getLogger("asgi_gateway")
 
 
 class Unwanted(Exception):
     """Raised out of `send`: nobody wants this answer."""
-
-
-class FetchFailed(Exception):
-    """A component behind the cache failed, while it answered for several callers."""
 
 
 class Decide(Protocol):
@@ -78,6 +60,7 @@ class Flight:
         "marks",
         "name",
         "note",
+        "offer",
         "outcome",
         "over",
         "overflowed",
@@ -91,6 +74,7 @@ class Flight:
         "state",
         "status",
         "store",
+        "tags",
         "task",
         "timer",
         "waiting",
@@ -117,6 +101,8 @@ class Flight:
         """Callers that are there."""
         self.stale: Entry | None = None
         """What is kept already, and is asked about."""
+        self.offer: Offer | None = None
+        """What is kept already, for whoever answers instead of an upstream that fails."""
         self.entry: Entry | None = None
         """What the callers are answered with."""
         self.note = b""
@@ -151,6 +137,8 @@ class Flight:
         self.outcome: Outcome = "answered"
         self.cause = ""
         self.refused: Refusal | None = None
+        self.tags: dict[str, Any] | None = None
+        """What components behind the cache remarked."""
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -203,6 +191,8 @@ class Flight:
                 self.complete = not more
             elif self.state == "released":
                 raise Unwanted
+        elif kind == "http.response.trailers" and self.state == "passes" and self.leader is not None:
+            await self.leader(message)
 
     def decide(self, state: State) -> None:
         """Now it is known what it comes to."""
@@ -213,7 +203,7 @@ class Flight:
         exchange: Exchange | None = self.scope[EXCHANGE] if self.scope is not None else None
         if exchange is not None:
             self.outcome, self.cause = exchange.outcome, exchange.cause
-            self.refused = exchange.refused
+            self.refused, self.tags = exchange.refused, exchange.tags
             self.calls = list(exchange.calls)
         if state == "passes" and self.leader is None and self.outcome == "answered":
             # It is for one who has left, and for nobody else.
@@ -297,6 +287,12 @@ class Flight:
                 reader.released = not reader.leads
             self.wake()
 
+    def purge(self) -> None:
+        """What it asks about, and what it brings, may be what was purged."""
+        self.purged = True
+        if self.offer is not None and self.scope is not None:
+            self.scope[EXCHANGE].stale = None
+
     async def abandon(self) -> None:
         """End it, whoever waits."""
         task = self.task
@@ -316,73 +312,6 @@ class Reader:
         self.leads = leads
         """Whether the fetch began with this one."""
         self.released = False
-
-
-class Departure:
-    """Notices after a while that a caller leaves, where the server does not cancel his request."""
-
-    __slots__ = ("_exchange", "_receive", "_task", "_timer")
-
-    def __init__(self, exchange: Exchange, receive: Receive) -> None:
-        self._exchange = exchange
-        self._receive = receive
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin)
-
-    def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if self._exchange.task is not None:
-            self._exchange.left = True
-            self._exchange.task.cancel()
-
-    def stop(self) -> None:
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-
-async def stream(flight: Flight, reader: Reader, send: Send, status: list[Header]) -> None:
-    """Send an answer while it comes; a part of one never looks like all of it."""
-    headers = [*flight.start["headers"], *status]
-    await send({"type": "http.response.start", "status": flight.status, "headers": headers})
-    while True:
-        body = b"".join(flight.chunks[reader.at :])
-        reader.at = len(flight.chunks)
-        complete, broken = flight.complete, flight.over and not flight.complete
-        if body or complete:
-            await send({"type": "http.response.body", "body": body, "more_body": not complete})
-        if complete:
-            return
-        if broken:
-            raise Aborted(flight.cause or "the answer of the upstream broke off")
-        flight.took()
-        if reader.at == len(flight.chunks) and not flight.complete and not flight.over:
-            await flight.change()
-
-
-def told(flight: Flight, exchange: Exchange) -> None:
-    """Tell the exchange of a caller what came of the fetch."""
-    if flight.outcome != "answered":
-        exchange.outcome, exchange.cause = flight.outcome, flight.cause
-        exchange.refused = flight.refused
-
-
-async def fail(flight: Flight, scope: Scope, send: Send) -> None:
-    """The upstream failed, for all who waited."""
-    exchange: Exchange = scope[EXCHANGE]
-    body = problem(
-        flight.status,
-        flight.cause,
-        DETAILS.get(flight.cause, ""),
-        request_id=exchange.id,
-        route=exchange.route,
-        upstream=exchange.upstream,
-    )
-    await answer(scope, send, flight.status, body, RETRY_SOON if flight.status == 503 else ())
 
 
 def is_kept_whole(headers: list[Header], limit: int) -> bool:

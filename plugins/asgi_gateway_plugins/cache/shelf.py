@@ -67,6 +67,10 @@ class Entry:
         """Whether it is fetched anew already, beside the requests."""
         self.size = OVERHEAD + len(body) + sum([len(name) + len(value) for name, value in headers])
 
+    def may_stand_in(self, now: float) -> bool:
+        """Whether it may be used, fresh or not, where the origin cannot be reached (RFC 9111 4.2.4)."""
+        return not self.term.strict or now < self.if_error_until
+
 
 class Varying:
     """Stands where answers differ: by which fields, and which ones there are."""
@@ -225,7 +229,7 @@ class Shelf:
         """What is fetched already may be what was purged: those who wait get it, and it is not kept."""
         for flight in self.aloft:
             if is_meant(flight):
-                flight.purged = True
+                flight.purge()
                 if self.flights.get(flight.name) is flight:
                     del self.flights[flight.name]
 
