@@ -1,6 +1,6 @@
 """The only place that speaks with jsonschema-rs. Nothing is fetched, and every pattern takes linear time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
 
@@ -35,6 +35,19 @@ ONES = (
     "else",
 )
 LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
+ALTERNATIVES = {
+    "anyOf": "the value is not valid under any of the schemas listed in the 'anyOf' keyword",
+    "oneOf": "the value is not valid under exactly one of the schemas listed in the 'oneOf' keyword",
+}
+"""Keywords whose mistakes are told by one sentence."""
+TWICE = frozenset({"allOf", "dependentSchemas", "patternProperties"})
+"""Keywords that may look twice at the same place."""
+DEEPEST = 10
+"""Values inside of values in which mistakes are looked for with a schema that looks twice at each level."""
+MANY = 1000
+"""Values inside of a value in which all mistakes are looked for; in more of them only the first one is."""
+UNFIT = "does not fit its schema"
 BOUNDS = (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum"))
 
 
@@ -61,21 +74,163 @@ class Checker:
             hint = next((hint for words, hint in HINTS.items() if words in what), "")
             raise ConfigError(Problem(f"not a JSON Schema: {place}: {what.strip()}", where, hint)) from None
         self._validator = validator_for(schema, mask="the value", **options)
+        self._teller, self._deepest = self._validator, DEEPEST if doubles(schema) else None
+        if refers(schema) and alternatives(schema):
+            try:
+                self._teller = validator_for(told_apart(schema), mask="the value", **options)
+            except (ValidationError, ReferencingError, ValueError):
+                # A reference into what was told apart.
+                self._deepest = 0
 
     def accepts(self, value: Any) -> bool:
         return self._validator.is_valid(value)
 
     def faults(self, value: Any, most: int) -> Iterator[tuple[list[str | int], str]]:
-        """The first mistakes in a value: where, and what."""
-        from jsonschema_rs import ValidationErrorKind
+        """The first mistakes in a value that is not accepted: where, and what."""
+        if self._deepest is not None and deeper(value, self._deepest):
+            yield [], UNFIT
+            return
+        found = False
+        for error in islice(self._errors(value), most):
+            found = True
+            yield tell(error)
+        if not found:
+            yield [], UNFIT
 
-        for error in islice(self._validator.iter_errors(value), most):
-            path, kind = list(error.instance_path), error.kind
-            if isinstance(kind, ValidationErrorKind.Required):
-                path.append(kind.property)
-                yield path, "is missing"
-            else:
-                yield path, error.message
+    def _errors(self, value: Any) -> Iterable[Any]:
+        if not larger(value, MANY):
+            return self._teller.iter_errors(value)
+        # To list the mistakes it makes all of them first, which takes a second for some ten thousand.
+        from jsonschema_rs import ValidationError
+
+        try:
+            self._teller.validate(value)
+        except ValidationError as error:
+            return [error]
+        return []
+
+
+def tell(error: Any) -> tuple[list[str | int], str]:
+    """Where a mistake is, and what it is."""
+    from jsonschema_rs import ValidationErrorKind
+
+    path, kind = list(error.instance_path), error.kind
+    if isinstance(kind, ValidationErrorKind.Required):
+        return [*path, kind.property], "is missing"
+    if (
+        isinstance(kind, ValidationErrorKind.Constant)
+        and isinstance(kind.expected_value, str)
+        and kind.expected_value in MARKS
+    ):
+        return path, MARKS[kind.expected_value]
+    return path, error.message
+
+
+# Looking for mistakes takes the validator through all alternatives and, where these hold themselves, through
+# those of each level: for a value of a hundred bytes that would take hours. Whether a value fits it finds out
+# at once. So its mistakes are looked for with a schema that asks only that of alternatives.
+
+MARKS = {f"\0{keyword}": sentence for keyword, sentence in ALTERNATIVES.items()}
+
+
+def inside(schema: Mapping[str, Any]) -> Iterator[Any]:
+    """The schemas directly inside of a schema."""
+    for key in MAPS:
+        if isinstance(schema.get(key), Mapping):
+            yield from schema[key].values()
+    for key in LISTS:
+        if isinstance(schema.get(key), list):
+            yield from schema[key]
+    for key in ONES:
+        if key in schema:
+            yield schema[key]
+    yield from components(schema).values()
+
+
+def components(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = schema.get("components")
+    found = found.get("schemas") if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def every(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """A schema, and all that stand in it."""
+    stack = [schema]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):  # `items` before 2020-12
+            stack += node
+        elif isinstance(node, Mapping):
+            yield node
+            stack += inside(node)
+
+
+def refers(schema: Any) -> bool:
+    return any(not REFERENCES.isdisjoint(each) for each in every(schema))
+
+
+def alternatives(schema: Any) -> bool:
+    return any(not each.keys().isdisjoint(ALTERNATIVES) for each in every(schema))
+
+
+def doubles(schema: Any) -> bool:
+    """Whether one level of a schema that holds itself may look at the next one twice."""
+    applies = {*MAPS, *ONES, *LISTS} - {"$defs", "definitions"}
+    return refers(schema) and any(
+        not TWICE.isdisjoint(each) or not (REFERENCES.isdisjoint(each) or applies.isdisjoint(each))
+        for each in every(schema)
+    )
+
+
+def told_apart(schema: Any) -> Any:
+    """A schema that says of alternatives no more than whether they fit."""
+    if isinstance(schema, list):
+        return [told_apart(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    made = dict(schema)
+    for key in MAPS:
+        if isinstance(made.get(key), Mapping):
+            made[key] = {name: told_apart(each) for name, each in made[key].items()}
+    for key in (*ONES, *LISTS):
+        if key in made and key not in ALTERNATIVES:
+            made[key] = told_apart(made[key])
+    if found := components(made):
+        made["components"] = {"schemas": {name: told_apart(each) for name, each in found.items()}}
+    asked = [
+        {"if": {key: made.pop(key)}, "else": {"const": f"\0{key}"}} for key in ALTERNATIVES if key in made
+    ]
+    if asked:
+        made["allOf"] = [*made.get("allOf", ()), *asked]
+    return made
+
+
+def deeper(value: Any, most: int) -> bool:
+    """Whether there are more than so many arrays and objects inside of each other."""
+    level = containers([value])
+    for _ in range(most):
+        level = [each for found in level for each in containers(items(found))]
+        if not level:
+            return False
+    return bool(level)
+
+
+def larger(value: Any, most: int) -> bool:
+    """Whether there are more than so many values inside of a value."""
+    stack = containers([value])
+    while stack and most >= 0:
+        found = items(stack.pop())
+        most -= len(found)
+        stack += containers(found)
+    return most < 0
+
+
+def items(value: Any) -> Collection[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def containers(values: Iterable[Any]) -> list[Any]:
+    return [each for each in values if isinstance(each, dict | list)]
 
 
 def pointer(path: list[str | int]) -> str:
