@@ -181,6 +181,13 @@ def test_what_cannot_be_answered_is_told_at_once(upstreams: Upstreams, options: 
         ("a: {b", "not YAML"),
         ("openapi: 3.0.3\npaths: {/a: {get: {}}}", "GET /a has no responses"),
         ("openapi: 3.0.3\npaths: {'/a.{b}': {get: {responses: {'200': {}}}}}", "is not a variable"),
+        ("openapi: 3.0.3\npaths: {/a: {get: {responses: {ok: {}}}}}", "GET /a: 'ok' is not a status"),
+        ("openapi: 3.0.3\npaths: {/a: {get: {responses: {'600': {}}}}}", "GET /a: '600' is not a status"),
+        ("openapi: 3.0.3\npaths: {/a: {get: {responses: {1XX: {}}}}}", "GET /a has no responses"),
+        (
+            "openapi: 3.0.3\npaths: {/a: {get: {responses: {'200': {headers: {a b: {example: c}}}}}}}",
+            "'a b' is not the name of a field",
+        ),
         (
             "openapi: 3.0.3\npaths: {/a: {get: {responses: {'200': {$ref: 'b.yaml'}}}}}",
             "leads out of the document (bundle",
@@ -200,6 +207,17 @@ def test_what_is_wrong_with_a_document(upstreams: Upstreams, tmp_path: Path, tex
     file.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(says)):
         Gateway.parse(document({"respond": {"openapi": str(file)}}), plugins=[upstreams])
+
+
+async def test_extensions_and_interim_answers_are_no_answers(upstreams: Upstreams, tmp_path: Path) -> None:
+    file = tmp_path / "api.yaml"
+    file.write_text(
+        "openapi: 3.0.3\npaths: {/a: {get: {responses: {x-note: {a: 1}, '100': {}, default: {}, 4XX: {}}}}}"
+    )
+    async with serving(upstreams, document({"respond": {"openapi": str(file)}})) as http:
+        assert (await http.get("/a")).status_code == 200
+        assert (await http.get("/a", headers={"prefer": "code=400"})).status_code == 400
+        assert (await http.get("/a", headers={"prefer": "code=100"})).status_code == 200
 
 
 async def test_a_reload_reads_a_document_that_has_changed(upstreams: Upstreams, tmp_path: Path) -> None:
