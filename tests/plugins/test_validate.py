@@ -435,6 +435,19 @@ async def test_objects_in_fields(tmp_path: Path, explode: bool, good: str, bad: 
         assert (await caller.get("/p", headers=[("x-color", bad)])).status == 400
 
 
+async def test_variables_may_have_names_that_routes_do_not_know(tmp_path: Path) -> None:
+    numbers = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "integer"}}
+        for name in ("pet-id", "x.y", "z")
+    ]
+    paths = {"/pets/{pet-id}/{x.y}/{z}": {"get": {"parameters": numbers}}}
+    (tmp_path / "api.json").write_text(json.dumps({"openapi": "3.1.0", "paths": paths}))
+    async with gateway_around(Validate(openapi=str(tmp_path / "api.json"))) as caller:
+        assert (await caller.get("/pets/1/2/3")).status == 200
+        answer = await caller.get("/pets/a/b/c")
+        assert {error["name"] for error in answer.json()["errors"]} == {"pet-id", "x.y", "z"}
+
+
 def of_parameters(folder: Path, *parameters: Any, **schemas: Any) -> Validate:
     (folder / "api.json").write_text(
         json.dumps(
