@@ -136,6 +136,14 @@ async def test_a_pattern_takes_linear_time() -> None:
     assert time.process_time() - began < 1
 
 
+@pytest.mark.parametrize("more", [False, {"type": "integer"}])
+async def test_a_long_name_does_not_come_back(more: Any) -> None:
+    component = body_of({"additionalProperties": more, "properties": {"tags": {"maxItems": 1}}})
+    answer = await post(json.dumps({"n" * 100_000: "x"}).encode(), component)
+    assert answer.status == 400
+    assert len(answer.body) < 3000
+
+
 TREE: Any = {
     "$ref": "#/$defs/node",
     "$defs": {

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from asgi_gateway.errors import ConfigError, Problem
 from asgi_gateway_plugins.openapi import Api
@@ -47,6 +47,8 @@ DEEPEST = 10
 """Values inside of values in which mistakes are looked for with a schema that looks twice at each level."""
 MANY = 1000
 """Values inside of a value in which all mistakes are looked for; in more of them only the first one is."""
+LONGEST = 500
+"""Characters of a name or a message that are told."""
 UNFIT = "does not fit its schema"
 BOUNDS = (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum"))
 
@@ -114,16 +116,20 @@ def tell(error: Any) -> tuple[list[str | int], str]:
     """Where a mistake is, and what it is."""
     from jsonschema_rs import ValidationErrorKind
 
-    path, kind = list(error.instance_path), error.kind
+    path, kind = [short(part) for part in error.instance_path], error.kind
     if isinstance(kind, ValidationErrorKind.Required):
         return [*path, kind.property], "is missing"
-    if (
-        isinstance(kind, ValidationErrorKind.Constant)
-        and isinstance(kind.expected_value, str)
-        and kind.expected_value in MARKS
-    ):
-        return path, MARKS[kind.expected_value]
-    return path, error.message
+    if isinstance(kind, ValidationErrorKind.Constant) and isinstance(kind.expected_value, str):
+        return path, MARKS.get(kind.expected_value, error.message)
+    return path, short(error.message)
+
+
+T = TypeVar("T", str, int)
+
+
+def short(part: T) -> T:
+    """Names that the caller made up stand in it: his own megabyte does not come back to him."""
+    return part[:LONGEST] + "..." if isinstance(part, str) and len(part) > LONGEST else part
 
 
 # Looking for mistakes takes the validator through all alternatives and, where these hold themselves, through
