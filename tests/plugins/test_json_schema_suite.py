@@ -44,7 +44,7 @@ def judge(folder: Path, pattern: str) -> tuple[int, dict[str, str], list[str]]:
     for where, group in groups(folder, pattern):
         count += len(group["tests"])
         try:
-            checker = Checker(group["schema"], "schema")
+            checker = Checker.of(group["schema"], "schema")
         except ConfigError as error:
             refused |= {f"{where}: {test['description']}": str(error) for test in group["tests"]}
             continue

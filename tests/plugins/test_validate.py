@@ -523,10 +523,8 @@ def test_schemas_of_openapi_3_0_are_read_in_their_sense() -> None:
         },
     }
     document = api("3.0.3", Node=schema, Other={"type": "string"})
-    sent = Schemas(document, "request").whole({"$ref": "#/components/schemas/Node"})
-    got = Schemas(document, "response").whole({"$ref": "#/components/schemas/Node"})
-    assert set(sent["components"]["schemas"]) == {"Node"}
-    request, response = Checker(sent, ""), Checker(got, "")
+    request = compiled(Schemas(document, "request"), {"$ref": "#/components/schemas/Node"})
+    response = compiled(Schemas(document, "response"), {"$ref": "#/components/schemas/Node"})
     assert request.accepts({"secret": "x", "name": None, "age": 1, "next": None})
     assert request.accepts({"secret": "x", "name": "a", "next": {"secret": "y"}})
     assert not request.accepts({"id": 1})
@@ -537,8 +535,52 @@ def test_schemas_of_openapi_3_0_are_read_in_their_sense() -> None:
 
 
 def test_a_value_that_looks_like_a_schema_stays_a_value() -> None:
-    made = Schemas(api("3.0.3"), "request").whole({"enum": [{"type": "string", "nullable": True}]})
-    assert Checker(made, "").accepts({"type": "string", "nullable": True})
+    checker = compiled(Schemas(api("3.0.3"), "request"), {"enum": [{"type": "string", "nullable": True}]})
+    assert checker.accepts({"type": "string", "nullable": True})
+
+
+def compiled(schemas: Schemas, schema: Any) -> Checker:
+    checker = schemas.checker(schemas.convert(schema), "")
+    schemas.compile()
+    return checker
+
+
+def test_what_schemas_refer_to_is_compiled_once() -> None:
+    many = 150
+    nodes: Any = {
+        f"N{number}": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "pattern": "^[a-z]+$"},
+                "one": {"oneOf": [{"$ref": f"#/components/schemas/N{number * 7 % many}"}, {"type": "null"}]},
+                "next": {"$ref": f"#/components/schemas/N{(number + 1) % many}"},
+            },
+        }
+        for number in range(many)
+    }
+    schemas, began = Schemas(api("3.1.0", **nodes), "request"), time.process_time()
+    made = [{"$ref": f"#/components/schemas/{name}"} for name in nodes]
+    checkers = [schemas.checker(schemas.convert(schema), "") for schema in made]
+    schemas.compile()
+    assert time.process_time() - began < 1
+    assert len({id(checker.compiled) for checker in checkers}) == 1
+    assert all(checker.accepts({"next": {"name": "a"}}) for checker in checkers)
+    assert list(checkers[3].faults({"next": {"name": 1}}, 9)) == [
+        (["next", "name"], 'the value is not of type "string"')
+    ]
+
+
+def test_a_schema_may_refer_to_itself_as_if_it_stood_alone() -> None:
+    schemas = Schemas(api("3.1.0"), "request")
+    alone = schemas.checker({"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a"}, "")
+    other = schemas.checker({"type": "integer"}, "")
+    schemas.compile()
+    assert (alone.accepts("x"), alone.accepts(1), other.accepts(1), other.accepts("x")) == (
+        True,
+        False,
+        True,
+        False,
+    )
 
 
 # Answers
@@ -654,6 +696,10 @@ def test_what_cannot_be_checked_is_told_at_once(upstreams: Upstreams, options: A
         (
             {"requestBody": {"content": {"application/json": {"schema": {"$ref": "other.yaml#/X"}}}}},
             "nothing is fetched",
+        ),
+        (
+            {"requestBody": {"content": {"application/json": {"schema": {"type": "strange"}}}}},
+            "api.json: GET /a: requestBody: not a JSON Schema: #/type",
         ),
     ],
 )

@@ -42,9 +42,8 @@ class Parameters:
     def __init__(
         self,
         place: str,
-        schema: Any,
+        checker: Checker,
         reads: Mapping[str, Read],
-        where: str,
         *,
         into: Mapping[str, tuple[str, str]] | None = None,
         deep: Mapping[str, Read] | None = None,
@@ -55,7 +54,7 @@ class Parameters:
         those that nobody described; without a name they are parameters of their own.
         """
         self.place = place
-        self._checker = Checker(schema, where)
+        self._checker = checker
         self._reads = dict(reads)
         self._into = dict(into or {})
         self._deep = dict(deep or {})
@@ -280,7 +279,8 @@ def of_schema(place: str, schema: Any) -> Parameters:
         schema = {**schema, "properties": lower}
         if isinstance(schema.get("required"), list):
             schema["required"] = [name.lower() for name in schema["required"]]
-    return Parameters(place, {"type": "object", **mapping(schema)}, reads, option(place), rest=("", other))
+    checker = Checker.of({"type": "object", **mapping(schema)}, option(place))
+    return Parameters(place, checker, reads, rest=("", other))
 
 
 def option(place: str) -> str:
@@ -307,24 +307,17 @@ def of_operation(api: Api, operation: Operation, schemas: Schemas) -> list[Param
 def of_place(
     api: Api, operation: Operation, schemas: Schemas, place: str, declared: Mapping[str, Node]
 ) -> Parameters:
-    properties: dict[str, Any] = {}
-    components: dict[str, Any] = {}
-    ways = Ways(api, place)
+    ways, properties = Ways(api, place), dict[str, Any]()
     for name, parameter in declared.items():
         schema = ways.add(name, parameter, f"{api.file}: {operation}: {place} parameter {name}")
-        made = schemas.whole(schema)
-        if isinstance(made, dict):
-            components |= mapping(made.pop("components", {})).get("schemas", {})
-        properties[name] = made
+        properties[name] = schemas.convert(schema)
     required = [name for name, parameter in declared.items() if parameter.get("required") or place == "path"]
-    schema = {"type": "object", "properties": properties, "required": required}
-    if components:
-        schema["components"] = {"schemas": components}
-    where = f"{api.file}: {operation}"
+    made = {"type": "object", "properties": properties, "required": required}
+    checker = schemas.checker(made, f"{api.file}: {operation}")
     # A parameter with a name of its own comes before a property of another one.
     reads = {**ways.spread, **ways.reads}
     into = {name: owner for name, owner in ways.into.items() if name not in ways.reads}
-    return Parameters(place, schema, reads, where, into=into, deep=ways.deep, rest=ways.rest)
+    return Parameters(place, checker, reads, into=into, deep=ways.deep, rest=ways.rest)
 
 
 class Ways:

@@ -53,8 +53,8 @@ UNFIT = "does not fit its schema"
 BOUNDS = (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum"))
 
 
-class Checker:
-    """One compiled schema."""
+class Compiled:
+    """A schema with a validator for it."""
 
     def __init__(self, schema: Any, where: str) -> None:
         """ConfigError, with the place and what is wrong with it."""
@@ -75,38 +75,58 @@ class Checker:
             what = getattr(error, "message", "") or str(error)
             hint = next((hint for words, hint in HINTS.items() if words in what), "")
             raise ConfigError(Problem(f"not a JSON Schema: {place}: {what.strip()}", where, hint)) from None
-        self._validator = validator_for(schema, mask="the value", **options)
-        self._teller, self._deepest = self._validator, DEEPEST if doubles(schema) else None
+        self.validator = validator_for(schema, mask="the value", **options)
+        self.teller, self.deepest = self.validator, DEEPEST if doubles(schema) else None
         if refers(schema) and alternatives(schema):
             try:
-                self._teller = validator_for(told_apart(schema), mask="the value", **options)
+                self.teller = validator_for(told_apart(schema), mask="the value", **options)
             except (ValidationError, ReferencingError, ValueError):
                 # A reference into what was told apart.
-                self._deepest = 0
+                self.deepest = 0
+
+
+class Checker:
+    """What values of one kind have to be."""
+
+    compiled: Compiled
+
+    @classmethod
+    def of(cls, schema: Any, where: str) -> "Checker":
+        """The one for a schema that stands alone."""
+        made = cls()
+        made.bind(Compiled(schema, where))
+        return made
+
+    def bind(self, compiled: Compiled, key: str | None = None) -> None:
+        """`key`: the property of the schema that counts. Many schemas are properties of one: what they all
+        refer to is compiled once, and not once for each.
+        """
+        self.compiled = compiled
+        self._key = key
 
     def accepts(self, value: Any) -> bool:
-        return self._validator.is_valid(value)
+        return self.compiled.validator.is_valid(value if self._key is None else {self._key: value})
 
     def faults(self, value: Any, most: int) -> Iterator[tuple[list[str | int], str]]:
         """The first mistakes in a value that is not accepted: where, and what."""
-        if self._deepest is not None and deeper(value, self._deepest):
-            yield [], UNFIT
-            return
-        found = False
-        for error in islice(self._errors(value), most):
-            found = True
-            yield tell(error)
+        deepest, found = self.compiled.deepest, False
+        if deepest is None or not deeper(value, deepest):
+            for error in islice(self._errors(value), most):
+                found = True
+                path, what = tell(error)
+                yield path if self._key is None else path[1:], what
         if not found:
             yield [], UNFIT
 
     def _errors(self, value: Any) -> Iterable[Any]:
+        teller, given = self.compiled.teller, value if self._key is None else {self._key: value}
         if not larger(value, MANY):
-            return self._teller.iter_errors(value)
+            return teller.iter_errors(given)
         # To list the mistakes it makes all of them first, which takes a second for some ten thousand.
         from jsonschema_rs import ValidationError
 
         try:
-            self._teller.validate(value)
+            teller.validate(given)
         except ValidationError as error:
             return [error]
         return []
@@ -251,19 +271,38 @@ class Schemas:
         self._api = api
         self._hidden = "readOnly" if side == "request" else "writeOnly"
         self._made: dict[str, Any] = {}
+        self._given: list[tuple[Checker, Any, str]] = []
 
-    def whole(self, schema: Any) -> Any:
-        """A schema with everything that it refers to."""
-        made = self._convert(schema)
-        if not isinstance(made, dict):
-            return made
+    def checker(self, made: Any, where: str) -> Checker:
+        """What checks a schema that was converted, once all of them are compiled."""
+        checker = Checker()
+        self._given.append((checker, made, where))
+        return checker
+
+    def compile(self) -> None:
+        """Compile all schemas together. ConfigError for the one that is wrong."""
+        properties = {str(number): made for number, (_, made, _) in enumerate(self._given)}
+        together = self.whole({"properties": properties})
+        try:
+            compiled = Compiled(together, self._api.file)
+        except ConfigError:
+            # One of them is wrong, or refers to itself as if it stood alone.
+            for checker, made, where in self._given:
+                checker.bind(Compiled(self.whole(made), where))
+        else:
+            for number, (checker, _, _) in enumerate(self._given):
+                checker.bind(compiled, str(number))
+        self._given.clear()
+
+    def whole(self, made: Any) -> Any:
+        """A schema that was converted, with everything that it refers to."""
         needed: dict[str, Any] = {}
         self._collect(made, needed)
         return {**made, "components": {"schemas": needed}} if needed else made
 
     def _component(self, name: str) -> Any:
         if name not in self._made:
-            self._made[name] = self._convert(self._api.find(COMPONENTS + name))
+            self._made[name] = self.convert(self._api.find(COMPONENTS + name))
         return self._made[name]
 
     def _collect(self, node: Any, needed: dict[str, Any]) -> None:
@@ -282,20 +321,20 @@ class Schemas:
                         stack.append(needed[name])
                 stack += node.values()
 
-    def _convert(self, schema: Any) -> Any:
+    def convert(self, schema: Any) -> Any:
         """The schema in the words of 2020-12. What are values in it, not schemas, stays as it is."""
         if not isinstance(schema, Mapping):
             return schema
         made = dict(schema)
         for key in MAPS:
             if isinstance(made.get(key), Mapping):
-                made[key] = {name: self._convert(each) for name, each in made[key].items()}
+                made[key] = {name: self.convert(each) for name, each in made[key].items()}
         for key in ONES:
             if key in made:
-                made[key] = self._convert(made[key])
+                made[key] = self.convert(made[key])
         for key in LISTS:
             if isinstance(made.get(key), list):
-                made[key] = [self._convert(each) for each in made[key]]
+                made[key] = [self.convert(each) for each in made[key]]
         self._forget_hidden(made)
         return modern(made) if self._api.old else made
 
