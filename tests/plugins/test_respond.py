@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,27 @@ def test_a_schema_that_holds_itself_comes_to_an_end() -> None:
     node = {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Node"}}}
     found = sample(api(Node=node), {"$ref": "#/components/schemas/Node"})
     assert json.dumps(found).count("next") == 9
+
+
+def test_schemas_that_know_each_other_make_no_large_example() -> None:
+    many, began = 20, time.process_time()
+    nodes = {
+        f"N{number}": {
+            "type": "object",
+            "properties": {
+                f"p{each}": {"$ref": f"#/components/schemas/N{(number + each) % many}"} for each in range(8)
+            },
+        }
+        for number in range(many)
+    }
+    found = sample(api(**nodes), {"$ref": "#/components/schemas/N0"})
+    assert set(found) == {f"p{each}" for each in range(8)}
+    assert len(json.dumps(found)) < 50_000
+    rows: Any = {"type": "integer"}
+    for _ in range(3):
+        rows = {"type": "array", "minItems": 1000, "items": rows}
+    assert len(json.dumps(sample(api(), rows))) < 20_000
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
