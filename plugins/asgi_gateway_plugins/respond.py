@@ -18,7 +18,7 @@ from asgi_gateway.stage import Stage
 
 from .examples import examples_of, sample
 from .fields import TOKEN, value, values
-from .headers import FRAMING, Values, filled, made
+from .headers import Values, filled, is_framing, made
 from .openapi import Api, Operation, Operations, mapping
 from .template import path_variables
 
@@ -54,7 +54,7 @@ class Respond(
         if self.body and self.status in BODILESS:
             raise mistake(f"an answer with status {self.status} has no body")
         for name, _ in self.headers:
-            if name in FRAMING or name == "content-type":
+            if is_framing(name) or name == "content-type":
                 raise mistake(f"{name} does not stand here", "the gateway says how it is framed")
         return self
 
@@ -184,7 +184,7 @@ def read_headers(api: Api, declared: Mapping[str, Any]) -> Iterator[Header]:
         lower = name.lower()
         if not re.fullmatch(TOKEN, name):
             raise ConfigError(Problem(f"{api.file}: {name!r} is not the name of a field"))
-        if lower in FRAMING or lower == "content-type":
+        if is_framing(lower) or lower == "content-type":
             continue
         found = field.get("example", sample(api, field.get("schema")))
         if isinstance(found, str | int | float):

@@ -185,6 +185,7 @@ def test_schemas_that_know_each_other_make_no_large_example() -> None:
         ({"status": 204, "body": "x"}, "status 204 has no body"),
         ({"status": 100}, "must be at least 200"),
         ({"headers": {"content-length": "1"}}, "content-length does not stand here"),
+        ({"headers": {"content_length": "1"}}, "content_length does not stand here"),
         ({"openapi": PETS, "body": "x"}, "leave out status, body and headers"),
         ({"openapi": "nowhere.yaml"}, "nowhere.yaml cannot be read"),
         ({"content_type": "a\nb"}, "content_type"),
