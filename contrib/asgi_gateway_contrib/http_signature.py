@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from asgi_gateway.asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send
+from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
 from asgi_gateway.component import Build, Refusal
 from asgi_gateway.config.model import Model
 from asgi_gateway.consumers import Consumer
@@ -24,6 +24,7 @@ from asgi_gateway_plugins.authentication import (
 )
 from asgi_gateway_plugins.fields import TOKEN
 from asgi_gateway_plugins.nonces import NONCES_AWAY, Nonces, OnError
+from asgi_gateway_plugins.signatures import SignatureRefusals
 
 if TYPE_CHECKING:
     from .message_signatures import Input, Terms, Verifier
@@ -244,28 +245,20 @@ class HttpSignature(
         return Refusals(self.components, self.tag)
 
 
-class Refusals:
+class Refusals(SignatureRefusals):
     """Why a signature does not count."""
 
     def __init__(self, components: tuple[str, ...], tag: str) -> None:
         # RFC 9421 5.1: what a client has to sign.
         wanted = " ".join(f'"{name}"' for name in components)
         about = f"sig=({wanted});created" + (f';tag="{tag}"' if tag else "")
-        challenge = ((b"www-authenticate", b"Signature"), (b"accept-signature", about.encode()))
-
-        def refusal(reason: str, detail: str, *, missing: bool = False) -> Refusal:
-            return Refusal(401, reason, challenge, detail, missing=missing)
-
-        self.missing = refusal("no_signature", "This request has to be signed.", missing=True)
-        self.several = refusal("several_signatures", "There is more than one signature.")
-        self.malformed = refusal("malformed_signature", "The signature cannot be read.")
-        self.unsigned = refusal("unsigned_component", "Something that has to be signed is not.")
-        self.no_nonce = refusal("no_nonce", "The signature has no nonce of 1 to 128 characters.")
-        self.unknown = refusal("unknown_key", "Nobody has a key of this id.")
-        self.stale = refusal("stale_signature", "The signature was not created just now, or has expired.")
-        self.wrong = refusal("wrong_signature", "The signature does not fit the request.")
-        self.no_digest = refusal("unsigned_body", "The body has to be signed by its Content-Digest.")
-        self.wrong_digest = refusal("wrong_digest", "The body does not fit its Content-Digest.")
-        self.replayed = refusal("replayed", "This signature was used before.")
-        self.too_large = Refusal(413, "body_too_large", (), "The body is too large to be signed.")
-        self.full = Refusal(503, "too_many_nonces", RETRY_SOON, "This caller signs too many requests.")
+        super().__init__(((b"www-authenticate", b"Signature"), (b"accept-signature", about.encode())))
+        self.several = self.refusal("several_signatures", "There is more than one signature.")
+        self.unsigned = self.refusal("unsigned_component", "Something that has to be signed is not.")
+        self.no_nonce = self.refusal("no_nonce", "The signature has no nonce of 1 to 128 characters.")
+        self.unknown = self.refusal("unknown_key", "Nobody has a key of this id.")
+        self.stale = self.refusal(
+            "stale_signature", "The signature was not created just now, or has expired."
+        )
+        self.no_digest = self.refusal("unsigned_body", "The body has to be signed by its Content-Digest.")
+        self.wrong_digest = self.refusal("wrong_digest", "The body does not fit its Content-Digest.")

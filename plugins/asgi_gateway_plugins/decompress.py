@@ -20,7 +20,16 @@ PIECE = 64 * 1024
 """Bytes that are decoded at one time."""
 GRACE = 64 * 1024
 """Bytes of a body that are not held against its ratio: a few words repeated are no bomb."""
-GONE = frozenset({b"content-encoding", b"content-length", b"content-digest", b"content-md5", b"digest"})
+GONE = frozenset(
+    {
+        b"content-digest",
+        b"content-encoding",
+        b"content-length",
+        b"content-md5",
+        b"digest",
+        b"repr-digest",
+    }
+)
 """What says something of the coded bytes only."""
 
 Encoding = Literal["gzip", "deflate", "br", "zstd"]

@@ -164,10 +164,13 @@ class Errors(Component, name="errors", stage=Stage.OBSERVE, rank=10, serves=froz
 
         def write_problem(origin: Origin, told: Told) -> tuple[int, Headers, bytes, bytes]:
             status, code, message = decide(rule_for(origin, told), told)
-            more: dict[str, Any] = {"code": code}
+            # A component may have a code and a type of its own; what the file says counts more.
+            members: dict[str, Any] = dict(told.members)
+            if code is not None:
+                members["code"] = code
             if types:
-                more["type"] = types + told.reason
-            body = problem(status, told.reason, message, **more, **told.members)
+                members["type"] = types + told.reason
+            body = problem(status, told.reason, message, **members)
             return status, told.headers, b"application/problem+json", body
 
         def write_envelope(origin: Origin, told: Told) -> tuple[int, Headers, bytes, bytes]:

@@ -17,9 +17,9 @@ from asgi_gateway.units import Size
 
 from .failing import IDEMPOTENT, Kind, Status, reasons
 from .fields import TOKEN, NoHeader, value
+from .headers import is_framing
 
 STORED = frozenset({"GET", "HEAD"})
-FRAMING = frozenset({"content-type", "content-length", "transfer-encoding", "connection"})
 NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -39,7 +39,7 @@ class FixedAnswer(Model):
     @classmethod
     def are_fields(cls, headers: Pairs) -> Pairs:
         for name, _ in headers:
-            if not re.fullmatch(TOKEN, name) or name.lower() in FRAMING:
+            if not re.fullmatch(TOKEN, name) or is_framing(name) or name.lower() == "content-type":
                 raise ValueError(f"{name!r} cannot be set here")
         return tuple((name.lower(), text) for name, text in headers)
 

@@ -35,6 +35,12 @@ FRAMING = frozenset(
     }
 )
 
+
+def is_framing(name: str) -> bool:
+    """Whether this field says how a message is framed, in the spelling of CGI, too."""
+    return name.lower().replace("_", "-") in FRAMING
+
+
 Edit = Callable[[Exchange, Iterable[Header]], list[Header]]
 Step = Callable[[Exchange, list[Header]], None]
 
@@ -73,7 +79,7 @@ class Edits(Declaration):
     @model_validator(mode="after")
     def leave_framing(self) -> "Edits":
         for name in self.names:
-            if name in FRAMING:
+            if is_framing(name):
                 raise ValueError(
                     f"{name} says how a message is framed: only the gateway itself sets or removes it"
                 )

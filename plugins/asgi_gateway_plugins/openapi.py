@@ -1,5 +1,6 @@
 """OpenAPI documents (3.0 and 3.1): their operations, by method and path."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from asgi_gateway.loading.yaml12 import read_yaml
 from asgi_gateway.routing import Entry, Pattern, Table
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+VARIABLE = re.compile(r"(?<=/)\{([^{}/*]+)\}(?=/|\Z)")
 DEEPEST = 32
 """References that lead to references."""
 
@@ -112,18 +114,35 @@ class Operations:
     def __init__(self, made: Mapping[Operation, Any], base_path: str, file: str) -> None:
         entries = []
         for operation, thing in made.items():
+            path, names = named(operation.path)
             try:
-                pattern = Pattern(base_path.rstrip("/") + operation.path)
+                pattern = Pattern(base_path.rstrip("/") + path)
             except ValueError as error:
                 raise ConfigError(Problem(f"{file}: {operation}: {error}")) from None
-            entries.append(Entry(str(operation), pattern, thing, frozenset({operation.method})))
+            entries.append(Entry(str(operation), pattern, (thing, names), frozenset({operation.method})))
         self._table: Table[Any] = Table(entries)
 
     def find(self, method: str, path: str, scope: Scope) -> tuple[Any, dict[str, str]] | None:
         """What was made for the operation, and the variables of the path, still encoded."""
         found = self._table.match(method, "", path, scope)
-        return (found[0].payload, found[1]) if found is not None else None
+        if found is None:
+            return None
+        (thing, names), params = found[0].payload, found[1]
+        return thing, {names.get(name, name): text for name, text in params.items()} if names else params
 
     def knows(self, path: str, scope: Scope) -> frozenset[str]:
         """The methods of the operations at a path."""
         return self._table.allowed("", path, scope)
+
+
+def named(path: str) -> tuple[str, dict[str, str]]:
+    """A path as routes have it, and the names of its variables that no route could have, as in `{pet-id}`."""
+    names: dict[str, str] = {}
+
+    def name(found: re.Match[str]) -> str:
+        if found[1].isidentifier():
+            return found[0]
+        names[f"_{len(names)}"] = found[1]
+        return f"{{_{len(names) - 1}}}"
+
+    return VARIABLE.sub(name, path), names

@@ -17,13 +17,14 @@ from asgi_gateway.mistake import mistake
 from asgi_gateway.stage import Stage
 
 from .examples import examples_of, sample
-from .fields import value, values
-from .headers import FRAMING, Values, filled, made
+from .fields import TOKEN, value, values
+from .headers import Values, filled, is_framing, made
 from .openapi import Api, Operation, Operations, mapping
 from .template import path_variables
 
 BODILESS = frozenset({204, 205, 304})
 PREFERENCE = re.compile(rb"\b(code|example)=\"?([A-Za-z0-9._-]{1,64})")
+STATUS = re.compile(r"[1-5](?:[0-9]{2}|XX)", re.IGNORECASE)
 LONGEST = 1024
 """Bytes of Accept and Prefer that are looked at."""
 
@@ -53,7 +54,7 @@ class Respond(
         if self.body and self.status in BODILESS:
             raise mistake(f"an answer with status {self.status} has no body")
         for name, _ in self.headers:
-            if name in FRAMING or name == "content-type":
+            if is_framing(name) or name == "content-type":
                 raise mistake(f"{name} does not stand here", "the gateway says how it is framed")
         return self
 
@@ -112,7 +113,8 @@ class Mock:
         responses = mapping(operation.node.get("responses"))
         self._examples = [
             example
-            for code in sorted(responses, key=success_first)
+            for code in sorted(map(str, responses), key=success_first)
+            if is_final(api, operation, code)
             for example in read_response(api, code, mapping(api.resolve(responses[code])))
         ]
         if not self._examples:
@@ -143,6 +145,19 @@ def fits(content_type: bytes, wanted: bytes) -> bool:
     return wanted in (b"*/*", kind) or (wanted[-2:] == b"/*" and kind.startswith(wanted[:-1]))
 
 
+def is_final(api: Api, operation: Operation, code: str) -> bool:
+    """Whether this is a whole answer: neither an extension (`x-...`) nor an interim one. ConfigError for what
+    is no status.
+    """
+    if code.startswith("x-") or code == "default":
+        return code == "default"
+    if not STATUS.fullmatch(code):
+        raise ConfigError(
+            Problem(f"{api.file}: {operation}: {code!r} is not a status", hint="as in 200, 4XX")
+        )
+    return code[0] != "1"
+
+
 def success_first(code: str) -> tuple[int, str]:
     return (0 if code[:1] == "2" else 1 if code == "default" else 2, code)
 
@@ -167,9 +182,11 @@ def read_headers(api: Api, declared: Mapping[str, Any]) -> Iterator[Header]:
     for name, node in declared.items():
         field = mapping(api.resolve(node))
         lower = name.lower()
-        if lower in FRAMING or lower == "content-type":
+        if not re.fullmatch(TOKEN, name):
+            raise ConfigError(Problem(f"{api.file}: {name!r} is not the name of a field"))
+        if is_framing(lower) or lower == "content-type":
             continue
         found = field.get("example", sample(api, field.get("schema")))
         if isinstance(found, str | int | float):
             text = str(found).lower() if isinstance(found, bool) else str(found)
-            yield lower.encode(errors="replace"), value(text)
+            yield lower.encode(), value(text)

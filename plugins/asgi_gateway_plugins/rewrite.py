@@ -28,6 +28,7 @@ from .headers import read_template
 from .template import KNOWN, path_variables, render, variables
 
 IMPOSSIBLE = Refusal(400, "cannot_rewrite", (), "This request lacks what its path is rewritten with.")
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 NO_METHODS = {
     "HEAD": "its answers have no body",
     "CONNECT": "this gateway makes no tunnels",
@@ -143,8 +144,12 @@ class Rewrite(
                 inner["query_string"] = edit(exchange, scope["query_string"])
             if method and scope["type"] == "http":
                 inner["method"] = method
+                # Some servers take no POST that says nothing of a length (RFC 9110 8.6).
+                if method in WITH_BODY and not exchange.has_body and scope["method"] not in WITH_BODY:
+                    kept = [field for field in scope["headers"] if field[0] != b"content-length"]
+                    inner["headers"] = [*kept, (b"content-length", b"0")]
             if host:
-                others = [field for field in scope["headers"] if field[0] != b"host"]
+                others = [field for field in inner["headers"] if field[0] != b"host"]
                 inner["headers"], inner[HOST] = [(b"host", host), *others], host
             return app(inner, receive, send)
 

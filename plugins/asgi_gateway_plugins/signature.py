@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from asgi_gateway.asgi import RETRY_SOON, ASGIApp, Headers, Receive, Scope, Send
+from asgi_gateway.asgi import ASGIApp, Headers, Receive, Scope, Send
 from asgi_gateway.component import Build, Refusal
 from asgi_gateway.config.model import ImportPath
 from asgi_gateway.exchange import EXCHANGE, Exchange
@@ -23,6 +23,7 @@ from asgi_gateway.units import Size, Span
 from .authentication import CONSUMERS_AWAY, Authentication, Realm, fields_of, principals
 from .fields import HeaderName
 from .nonces import NONCES_AWAY, Nonces, OnError
+from .signatures import SignatureRefusals
 
 PARAMETER = rb'([a-z]+)="([^"\\]*)"'
 LIST = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (PARAMETER, PARAMETER))
@@ -165,26 +166,16 @@ class Signature(
         return function
 
 
-class Refusals:
+class Refusals(SignatureRefusals):
     """Why a signature does not count."""
 
     def __init__(self, scheme: str, realm: str, headers: tuple[str, ...]) -> None:
         text = f'{scheme} realm="{realm}", headers="{" ".join(headers)}"'
-        challenge = ((b"www-authenticate", text.encode()),)
-
-        def refusal(reason: str, detail: str, *, missing: bool = False) -> Refusal:
-            return Refusal(401, reason, challenge, detail, missing=missing)
-
-        self.missing = refusal("no_signature", "This request has to be signed.", missing=True)
-        self.several = refusal("several_signatures", "There is more than one Authorization.")
-        self.malformed = refusal("malformed_signature", "The signature cannot be read.")
-        self.unknown = refusal("unknown_id", "Nobody has a secret of this id.")
-        self.skewed = refusal("clock_skew", "The time of the signature is too far from now.")
-        self.unsigned = refusal("unsigned_header", "A field to be signed is not, or is not there once.")
-        self.wrong = refusal("wrong_signature", "The signature does not fit the request.")
-        self.replayed = refusal("replayed", "This signature was used before.")
-        self.too_large = Refusal(413, "body_too_large", (), "The body is too large to be signed.")
-        self.full = Refusal(503, "too_many_nonces", RETRY_SOON, "This caller signs too many requests.")
+        super().__init__(((b"www-authenticate", text.encode()),))
+        self.several = self.refusal("several_signatures", "There is more than one Authorization.")
+        self.unknown = self.refusal("unknown_id", "Nobody has a secret of this id.")
+        self.skewed = self.refusal("clock_skew", "The time of the signature is too far from now.")
+        self.unsigned = self.refusal("unsigned_header", "A field to be signed is not, or is not there once.")
 
 
 def read(fields: list[bytes], scheme: bytes, refusals: Refusals) -> dict[bytes, bytes] | Refusal:

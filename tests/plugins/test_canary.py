@@ -94,6 +94,28 @@ async def test_the_upstream_is_told_and_cannot_be_lied_to(upstreams: Upstreams) 
     assert upstreams.headers("x_variant") == []
 
 
+async def test_the_label_cannot_be_forged_on_a_route_that_is_not_split(upstreams: Upstreams) -> None:
+    declared = split(percent=100, by="ip", rules=[{"headers": {"x-beta": "1"}}])
+    declared["routes"].append({"name": "beside", "path": "/beside", "upstream": "main"})
+    async with serving(upstreams, declared) as http:
+        await http.get("/beside", headers=[("x-variant", "canary"), ("X_Variant", "canary"), ("x-a", "1")])
+    assert [upstreams.headers(name) for name in ("x-variant", "x_variant", "x-a")] == [[], [], ["1"]]
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {"force_header": "x-variant"},
+        {"rules": [{"headers": {"X-Variant": "canary"}}]},
+        {"by": "header:x-variant", "percent": 100},
+    ],
+)
+async def test_a_label_that_callers_are_asked_for_is_heard(upstreams: Upstreams, asks: Any) -> None:
+    async with serving(upstreams, split(**{"by": "ip", **asks})) as http:
+        assert (await http.get("/", headers={"x-variant": "canary"})).text == "next"
+        assert upstreams.headers("x-variant") == ["canary"]
+
+
 async def test_testers_may_choose_where_that_is_said(upstreams: Upstreams) -> None:
     async with serving(upstreams, split(by="ip", force_header="x-go")) as http:
         assert (await http.get("/", headers={"x-go": "canary"})).text == "next"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
-from asgi_gateway.component import Build, Component
+from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.errors import ConfigError, UpstreamError
 from asgi_gateway.exchange import Exchange
 from asgi_gateway.gateway import Gateway
@@ -47,6 +47,33 @@ async def test_a_problem_has_a_code_and_a_type(upstreams: Upstreams) -> None:
         "route": "main",
         "component": "key_auth",
     }
+
+
+class Coded(Component, name="coded", stage=Stage.GUARD, refuses=True):
+    """Refuses with a code and a type of its own."""
+
+    def wrap(self, app: ASGIApp, build: Build) -> ASGIApp:
+        refuse = build.refuse(app)
+        refusal = Refusal(422, "coded", members=(("code", 17), ("type", "urn:example:coded")))
+
+        async def coded(scope: Scope, receive: Receive, send: Send) -> None:
+            await refuse(scope, receive, send, refusal)
+
+        return coded
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "kind"),
+    [
+        ({}, 17, "urn:example:coded"),
+        ({"types": "https://errors.example.com/"}, 17, "https://errors.example.com/coded"),
+        ({"rules": [{"match": ["coded"], "code": 4220}]}, 4220, "urn:example:coded"),
+    ],
+)
+async def test_a_component_may_have_a_code_of_its_own(options: Any, code: int, kind: str) -> None:
+    async with gateway_around(Coded(), Errors.model_validate(options)) as caller:
+        answer = await caller.get("/")
+    assert (answer.status, answer.json()["code"], answer.json()["type"]) == (422, code, kind)
 
 
 @pytest.mark.parametrize("members", [None, SANIC, {"State": "code", "Msg": "message", "Data": "data"}])

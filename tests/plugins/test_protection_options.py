@@ -27,6 +27,8 @@ WRONG: list[tuple[type[Component], dict[str, Any]]] = [
     (Fallback, {}),
     (Fallback, {"answer": {"status": 101}}),
     (Fallback, {"answer": {"headers": {"content-length": "3"}}}),
+    (Fallback, {"answer": {"headers": {"Transfer_Encoding": "x"}}}),
+    (Fallback, {"answer": {"headers": {"upgrade": "x"}}}),
     (Fallback, {"answer": {"headers": {"a b": "3"}}}),
     (Fallback, {"answer": {"content_type": "a\nb"}}),
     (Fallback, {"stale": True, "on": ["luck"]}),

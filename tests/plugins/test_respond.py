@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,34 @@ def test_a_schema_that_holds_itself_comes_to_an_end() -> None:
     assert json.dumps(found).count("next") == 9
 
 
+def test_schemas_that_know_each_other_make_no_large_example() -> None:
+    many, began = 20, time.process_time()
+    nodes = {
+        f"N{number}": {
+            "type": "object",
+            "properties": {
+                f"p{each}": {"$ref": f"#/components/schemas/N{(number + each) % many}"} for each in range(8)
+            },
+        }
+        for number in range(many)
+    }
+    found = sample(api(**nodes), {"$ref": "#/components/schemas/N0"})
+    assert set(found) == {f"p{each}" for each in range(8)}
+    assert len(json.dumps(found)) < 50_000
+    rows: Any = {"type": "integer"}
+    for _ in range(3):
+        rows = {"type": "array", "minItems": 1000, "items": rows}
+    assert len(json.dumps(sample(api(), rows))) < 20_000
+    assert time.process_time() - began < 1
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"status": 204, "body": "x"}, "status 204 has no body"),
         ({"status": 100}, "must be at least 200"),
         ({"headers": {"content-length": "1"}}, "content-length does not stand here"),
+        ({"headers": {"content_length": "1"}}, "content_length does not stand here"),
         ({"openapi": PETS, "body": "x"}, "leave out status, body and headers"),
         ({"openapi": "nowhere.yaml"}, "nowhere.yaml cannot be read"),
         ({"content_type": "a\nb"}, "content_type"),
@@ -181,6 +204,13 @@ def test_what_cannot_be_answered_is_told_at_once(upstreams: Upstreams, options: 
         ("a: {b", "not YAML"),
         ("openapi: 3.0.3\npaths: {/a: {get: {}}}", "GET /a has no responses"),
         ("openapi: 3.0.3\npaths: {'/a.{b}': {get: {responses: {'200': {}}}}}", "is not a variable"),
+        ("openapi: 3.0.3\npaths: {/a: {get: {responses: {ok: {}}}}}", "GET /a: 'ok' is not a status"),
+        ("openapi: 3.0.3\npaths: {/a: {get: {responses: {'600': {}}}}}", "GET /a: '600' is not a status"),
+        ("openapi: 3.0.3\npaths: {/a: {get: {responses: {1XX: {}}}}}", "GET /a has no responses"),
+        (
+            "openapi: 3.0.3\npaths: {/a: {get: {responses: {'200': {headers: {a b: {example: c}}}}}}}",
+            "'a b' is not the name of a field",
+        ),
         (
             "openapi: 3.0.3\npaths: {/a: {get: {responses: {'200': {$ref: 'b.yaml'}}}}}",
             "leads out of the document (bundle",
@@ -200,6 +230,17 @@ def test_what_is_wrong_with_a_document(upstreams: Upstreams, tmp_path: Path, tex
     file.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(says)):
         Gateway.parse(document({"respond": {"openapi": str(file)}}), plugins=[upstreams])
+
+
+async def test_extensions_and_interim_answers_are_no_answers(upstreams: Upstreams, tmp_path: Path) -> None:
+    file = tmp_path / "api.yaml"
+    file.write_text(
+        "openapi: 3.0.3\npaths: {/a: {get: {responses: {x-note: {a: 1}, '100': {}, default: {}, 4XX: {}}}}}"
+    )
+    async with serving(upstreams, document({"respond": {"openapi": str(file)}})) as http:
+        assert (await http.get("/a")).status_code == 200
+        assert (await http.get("/a", headers={"prefer": "code=400"})).status_code == 400
+        assert (await http.get("/a", headers={"prefer": "code=100"})).status_code == 200
 
 
 async def test_a_reload_reads_a_document_that_has_changed(upstreams: Upstreams, tmp_path: Path) -> None:

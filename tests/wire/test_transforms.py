@@ -44,6 +44,19 @@ async def test_a_handshake_has_the_new_host_and_path(host: str, upstream: Behind
     assert host_of(up.heads[0]) == [b"new.test"]
 
 
+@pytest.mark.parametrize("transport", ["http1", "httpx"])
+async def test_a_method_that_wants_a_body_says_that_there_is_none(
+    transport: str, upstream: Behind, front: Front
+) -> None:
+    up = await upstream()
+    route = with_components({"rewrite": {"method": "POST", "host": "new.test"}})
+    caller = await (await front(up, route=route, transport=transport)).caller()
+    for method in ("GET", "HEAD"):
+        assert (await caller.ask(method=method)).status == 200
+    assert [head.lower().count(b"\r\ncontent-length: 0\r\n") for head in up.heads] == [1, 1]
+    assert all(head.startswith(b"POST ") and host_of(head) == [b"new.test"] for head in up.heads)
+
+
 @pytest.mark.parametrize(
     ("component", "status", "says"),
     [

@@ -114,7 +114,7 @@ class Validate(
         parameters = [of_schema(place, json.loads(text)) for place, text in given.items() if text]
         body = None
         if self.body:
-            checker = Checker(json.loads(self.body), "body")
+            checker = Checker.of(json.loads(self.body), "body")
             body = Body(Media({"application/json": checker, "application/*+json": checker}), required=True)
         return Checks(parameters, body)
 
@@ -148,6 +148,8 @@ class Validate(
         """The checks of all operations of the document."""
         sent, got = Schemas(api, "request"), Schemas(api, "response")
         found = {operation: of_document(api, operation, sent, got) for operation in api.operations()}
+        sent.compile()
+        got.compile()
         return Operations(found, self.base_path, self.openapi)
 
 
@@ -222,5 +224,5 @@ def media_of(api: Api, content: Mapping[str, Any], schemas: Schemas, where: str)
     types: dict[str, Checker | None] = {}
     for name, media in content.items():
         schema = mapping(api.resolve(media)).get("schema")
-        types[name] = Checker(schemas.whole(schema), where) if schema is not None else None
+        types[name] = schemas.checker(schemas.convert(schema), where) if schema is not None else None
     return Media(types)

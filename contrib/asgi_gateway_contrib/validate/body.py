@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from math import isinf
 from typing import Any
 
-from asgi_gateway.asgi import Receive, Scope, header
+from asgi_gateway.asgi import Receive, Scope
 from asgi_gateway.component import Refusal
 from asgi_gateway.exchange import Exchange
 from asgi_gateway.replay import Replay
-from asgi_gateway_plugins.fields import value
+from asgi_gateway_plugins.fields import value, values
 
 from .schemas import Checker, Fault, pointer
 
@@ -20,6 +20,7 @@ MISSING: Fault = {"in": "body", "detail": "is missing"}
 CODED = Refusal(
     415, "coded_body", ((b"accept-encoding", b"identity"),), "A body that is checked cannot be compressed."
 )
+PLAIN = (b"", b"identity")
 
 
 class Malformed(ValueError):
@@ -85,6 +86,13 @@ def is_json(kind: str) -> bool:
     return kind.endswith(("/json", "+json"))
 
 
+def is_utf8(content_type: bytes) -> bool:
+    """Whether nothing is said of a charset, or what JSON is in any case (RFC 8259 8.1)."""
+    parameters = content_type.lower().split(b";")[1:]
+    pairs = [parameter.strip().partition(b"=") for parameter in parameters if b"charset" in parameter]
+    return all(text.strip(b' "') in (b"utf-8", b"utf8", b"us-ascii") for _, _, text in pairs)
+
+
 class Body:
     """The body of a request: which types it may have, and what it has to be."""
 
@@ -93,7 +101,7 @@ class Body:
         self._required = required
         accept = ((b"accept", value(str(media))),)
         self._unsupported = Refusal(
-            415, "unsupported_media_type", accept, "A body of this type is not taken."
+            415, "unsupported_media_type", accept, "A body of this type, or in this charset, is not taken."
         )
 
     async def check(
@@ -110,8 +118,11 @@ class Body:
             return self._unsupported, [], receive
         if checker is None:
             return None, [], receive
-        if (header(headers, b"content-encoding") or b"identity").lower() != b"identity":
+        if values(scope, b"content-encoding").lower() not in PLAIN:
             return CODED, [], receive
+        # Who goes by the charset reads other JSON in the same bytes, where a character ends in a backslash.
+        if not is_utf8(types[0]):
+            return self._unsupported, [], receive
         replay = Replay.of(exchange, receive)
         whole = await replay.read(limits.body)
         receive = replay.reader()

@@ -1,8 +1,9 @@
 """The only place that reads parameters: out of text, the types that their schemas ask for."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from asgi_gateway.asgi import Scope
 from asgi_gateway.errors import ConfigError, Problem
@@ -26,6 +27,11 @@ STYLES = {
 }
 DEEP = re.compile(r"([^\[\]]+)\[([^\[\]]+)\]")
 
+DEEPEST = 32
+"""References that lead to references."""
+
+Resolve = Callable[[Any], Any]
+"""What a reference leads to, or the schema itself."""
 Read = Callable[[list[str]], Any]
 """The value of a parameter out of all texts that were given for it."""
 
@@ -36,30 +42,35 @@ class Parameters:
     def __init__(
         self,
         place: str,
-        schema: Any,
+        checker: Checker,
         reads: Mapping[str, Read],
-        where: str,
         *,
-        deep: Iterable[str] = (),
-        everything: bool = False,
+        into: Mapping[str, tuple[str, str]] | None = None,
+        deep: Mapping[str, Read] | None = None,
+        rest: tuple[str, Read] | None = None,
     ) -> None:
-        """`everything`: parameters that nobody described count, too."""
+        """`into`: what is a property of another parameter. `deep`: parameters that are objects, `name[key]`,
+        and how properties are read that nobody described. `rest`: the parameter whose properties are
+        those that nobody described; without a name they are parameters of their own.
+        """
         self.place = place
-        self._checker = Checker(schema, where)
+        self._checker = checker
         self._reads = dict(reads)
-        self._deep = frozenset(deep)
-        self._everything = everything
+        self._into = dict(into or {})
+        self._deep = dict(deep or {})
+        self._rest = rest
 
     def faults(self, scope: Scope, params: Mapping[str, str], most: int) -> list[Fault]:
         """The first mistakes in the parameters of a request."""
         values: dict[str, Any] = {}
         for name, texts in TEXTS[self.place](scope, params).items():
-            if self._deep and (found := DEEP.fullmatch(name)) and found[1] in self._deep:
-                values.setdefault(found[1], {})[found[2]] = self._reads.get(name, plain)(texts)
-            elif (read := self._reads.get(name)) is not None:
-                values[name] = read(texts)
-            elif self._everything:
-                values[name] = plain(texts)
+            if (read := self._reads.get(name)) is not None:
+                self._put(values, name, read(texts))
+            elif self._deep and (found := DEEP.fullmatch(name)) and found[1] in self._deep:
+                values.setdefault(found[1], {})[found[2]] = self._deep[found[1]](texts)
+            elif self._rest is not None:
+                owner, read = self._rest
+                (values.setdefault(owner, {}) if owner else values)[name] = read(texts)
         try:
             if self._checker.accepts(values):
                 return []
@@ -67,6 +78,13 @@ class Parameters:
         except (ValueError, RecursionError):
             return [{"in": self.place, "detail": "cannot be read"}]
         return [fault(self.place, path, what) for path, what in found_faults]
+
+    def _put(self, values: dict[str, Any], name: str, value: Any) -> None:
+        owner = self._into.get(name)
+        if owner is None:
+            values[name] = value
+        else:
+            values.setdefault(owner[0], {})[owner[1]] = value
 
 
 def fault(place: str, path: list[str | int], detail: str) -> Fault:
@@ -159,29 +177,90 @@ def as_json(texts: list[str]) -> Any:
         return texts[0]
 
 
-def types_of(schema: Any, resolve: Callable[[Any], Any], depth: int = 0) -> frozenset[str]:
-    """The types that a schema names, at whatever place."""
+def parts(schema: Any, resolve: Resolve, depth: int = 0) -> Iterator[Node]:
+    """A schema, and those that it is put together from."""
     schema = resolve(schema)
-    if not isinstance(schema, Mapping) or depth > 8:
-        return frozenset()
-    kind = schema.get("type", ())
-    types = {kind} if isinstance(kind, str) else {str(each) for each in kind}
-    for value in (*schema.get("enum", ()), *([schema["const"]] if "const" in schema else ())):
-        name = {bool: "boolean", int: "integer", float: "number"}.get(type(value))
-        types |= {name} if name else set()
-    for key in ("allOf", "anyOf", "oneOf"):
-        for each in schema.get(key, ()):
-            types |= types_of(each, resolve, depth + 1)
+    if isinstance(schema, Mapping) and depth <= 8:
+        yield schema
+        for key in ("allOf", "anyOf", "oneOf"):
+            for each in schema.get(key, ()):
+                yield from parts(each, resolve, depth + 1)
+
+
+def types_of(schema: Any, resolve: Resolve) -> frozenset[str]:
+    """The types that a schema names, at whatever place."""
+    types: set[str] = set()
+    for part in parts(schema, resolve):
+        kind = part.get("type", ())
+        types |= {kind} if isinstance(kind, str) else {str(each) for each in kind}
+        for value in (*part.get("enum", ()), *([part["const"]] if "const" in part else ())):
+            name = {bool: "boolean", int: "integer", float: "number"}.get(type(value))
+            types |= {name} if name else set()
     return frozenset(types)
 
 
-def reader(schema: Any, resolve: Callable[[Any], Any], *, separator: str = "") -> Read:
+def properties_of(schema: Any, resolve: Resolve) -> dict[str, Any]:
+    """The properties that it names, at whatever place."""
+    return {
+        name: each
+        for part in parts(schema, resolve)
+        for name, each in mapping(part.get("properties")).items()
+    }
+
+
+def reader(schema: Any, resolve: Resolve, *, separator: str = "") -> Read:
     """How a parameter with this schema is read."""
     types = types_of(schema, resolve)
-    if "array" in types:
-        items = mapping(resolve(schema)).get("items", {})
-        return several(types_of(items, resolve), separator)
-    return one(types)
+    if "array" not in types:
+        return one(types)
+    found = [types_of(part["items"], resolve) for part in parts(schema, resolve) if "items" in part]
+    return several(frozenset[str]().union(*found), separator)
+
+
+def others(schema: Any, resolve: Resolve) -> Read:
+    """How properties are read that a schema does not name."""
+    found = mapping(resolve(schema)).get("additionalProperties")
+    return reader(found, resolve) if isinstance(found, Mapping) else plain
+
+
+def keyed(schema: Any, resolve: Resolve, separator: str, *, explode: bool) -> Read:
+    """An object in one text: `R,100,G,200`, or `R=100,G=200` where it explodes."""
+    reads = {name: reader(each, resolve) for name, each in properties_of(schema, resolve).items()}
+    other = others(schema, resolve)
+
+    def read(texts: list[str]) -> Any:
+        pieces = [piece.strip(" ") for piece in texts[0].split(separator)]
+        if explode:
+            pairs = [piece.partition("=") for piece in pieces if "=" in piece]
+            names, values = [pair[0] for pair in pairs], [pair[2] for pair in pairs]
+            if len(pairs) != len(pieces):
+                return texts
+        else:
+            names, values = pieces[::2], pieces[1::2]
+        # What is no list of pairs is no object either, nor is what says one thing twice.
+        if len(texts) > 1 or len(names) != len(values) or len(set(names)) != len(names):
+            return texts
+        return {name: reads.get(name, other)([text]) for name, text in zip(names, values, strict=True)}
+
+    return read
+
+
+def local(schema: Any) -> Resolve:
+    """What follows references inside of a schema that stands alone."""
+
+    def resolve(node: Any) -> Any:
+        for _ in range(DEEPEST):
+            reference = node.get("$ref") if isinstance(node, Mapping) else None
+            if not isinstance(reference, str):
+                return node
+            node = schema
+            for part in reference.removeprefix("#").split("/")[1:]:
+                key = unquote(part).replace("~1", "/").replace("~0", "~")
+                # One that leads nowhere is told by the validator.
+                node = node.get(key) if isinstance(node, Mapping) else None
+        return None
+
+    return resolve
 
 
 # Out of schemas, and out of a document
@@ -189,18 +268,19 @@ def reader(schema: Any, resolve: Callable[[Any], Any], *, separator: str = "") -
 
 def of_schema(place: str, schema: Any) -> Parameters:
     """The parameters of a place, as the properties of one object."""
-    properties = mapping(mapping(schema).get("properties"))
-    separator = "" if place == "query" else ","
+    separator, resolve = "" if place == "query" else ",", local(schema)
     reads = {
-        name.lower() if place == "header" else name: reader(each, lambda node: node, separator=separator)
-        for name, each in properties.items()
+        name.lower() if place == "header" else name: reader(each, resolve, separator=separator)
+        for name, each in properties_of(schema, resolve).items()
     }
+    other = others(schema, resolve)
     if place == "header" and isinstance(schema, Mapping):
-        lower = {name.lower(): each for name, each in properties.items()}
+        lower = {name.lower(): each for name, each in mapping(schema.get("properties")).items()}
         schema = {**schema, "properties": lower}
         if isinstance(schema.get("required"), list):
             schema["required"] = [name.lower() for name in schema["required"]]
-    return Parameters(place, {"type": "object", **mapping(schema)}, reads, option(place), everything=True)
+    checker = Checker.of({"type": "object", **mapping(schema)}, option(place))
+    return Parameters(place, checker, reads, rest=("", other))
 
 
 def option(place: str) -> str:
@@ -227,39 +307,70 @@ def of_operation(api: Api, operation: Operation, schemas: Schemas) -> list[Param
 def of_place(
     api: Api, operation: Operation, schemas: Schemas, place: str, declared: Mapping[str, Node]
 ) -> Parameters:
-    properties: dict[str, Any] = {}
-    reads: dict[str, Read] = {}
-    components: dict[str, Any] = {}
-    deep: list[str] = []
+    ways, properties = Ways(api, place), dict[str, Any]()
     for name, parameter in declared.items():
-        where = f"{api.file}: {operation}: {place} parameter {name}"
-        content = mapping(parameter.get("content"))
-        if content:
-            media = mapping(api.resolve(next(iter(content.values()))))
-            schema, reads[name] = media.get("schema", True), as_json
-        else:
-            schema = parameter.get("schema", True)
-            style = str(parameter.get("style", STYLES[place][0]))
-            if style not in STYLES[place]:
-                raise ConfigError(Problem(f"{where}: the style {style} is not known here"))
-            explode = parameter.get("explode", style in ("form", "deepObject"))
-            types = types_of(schema, api.resolve)
-            if style == "deepObject":
-                deep.append(name)
-                inner = mapping(mapping(api.resolve(schema)).get("properties"))
-                reads |= {f"{name}[{key}]": reader(each, api.resolve) for key, each in inner.items()}
-            elif "object" in types:
-                hint = "say `style: deepObject`, or `content` with application/json"
-                raise ConfigError(Problem(f"{where}: no object is read in the style {style}", hint=hint))
-            else:
-                separator = "" if explode and style == "form" else SEPARATORS[style]
-                reads[name] = reader(schema, api.resolve, separator=separator)
-        made = schemas.whole(schema)
-        if isinstance(made, dict):
-            components |= mapping(made.pop("components", {})).get("schemas", {})
-        properties[name] = made
+        schema = ways.add(name, parameter, f"{api.file}: {operation}: {place} parameter {name}")
+        properties[name] = schemas.convert(schema)
     required = [name for name, parameter in declared.items() if parameter.get("required") or place == "path"]
-    schema = {"type": "object", "properties": properties, "required": required}
-    if components:
-        schema["components"] = {"schemas": components}
-    return Parameters(place, schema, reads, f"{api.file}: {operation}", deep=deep)
+    made = {"type": "object", "properties": properties, "required": required}
+    checker = schemas.checker(made, f"{api.file}: {operation}")
+    # A parameter with a name of its own comes before a property of another one.
+    reads = {**ways.spread, **ways.reads}
+    into = {name: owner for name, owner in ways.into.items() if name not in ways.reads}
+    return Parameters(place, checker, reads, into=into, deep=ways.deep, rest=ways.rest)
+
+
+class Ways:
+    """How the parameters of one place are read, by their styles."""
+
+    def __init__(self, api: Api, place: str) -> None:
+        self._api = api
+        self._place = place
+        self.reads: dict[str, Read] = {}
+        self.spread: dict[str, Read] = {}
+        self.into: dict[str, tuple[str, str]] = {}
+        self.deep: dict[str, Read] = {}
+        self.rest: tuple[str, Read] | None = None
+
+    def add(self, name: str, parameter: Node, where: str) -> Any:
+        """Take a parameter in; its schema. ConfigError for a style that is not read."""
+        resolve = self._api.resolve
+        if content := mapping(parameter.get("content")):
+            self.reads[name] = as_json
+            return mapping(resolve(next(iter(content.values())))).get("schema", True)
+        schema = parameter.get("schema", True)
+        style = str(parameter.get("style", STYLES[self._place][0]))
+        if style not in STYLES[self._place]:
+            hint = f"one of {', '.join(STYLES[self._place])}"
+            raise ConfigError(Problem(f"{where}: the style {style} is not known here", hint=hint))
+        explode = bool(parameter.get("explode", style in ("form", "deepObject")))
+        if style == "deepObject":
+            self._in_brackets(name, schema)
+        elif "object" not in types_of(schema, resolve):
+            separator = "" if explode and style == "form" else SEPARATORS[style]
+            self.reads[name] = reader(schema, resolve, separator=separator)
+        elif style == "form" and explode:
+            self._spread(name, schema)
+        elif style in ("form", "simple") or not explode:
+            self.reads[name] = keyed(schema, resolve, SEPARATORS[style], explode=explode)
+        else:
+            hint = "say `explode: false`, `style: deepObject`, or `content` with application/json"
+            raise ConfigError(Problem(f"{where}: no object is read in the style {style}", hint=hint))
+        return schema
+
+    def _in_brackets(self, name: str, schema: Any) -> None:
+        """`color[R]=100&color[G]=200`."""
+        resolve = self._api.resolve
+        self.deep[name] = others(schema, resolve)
+        for key, each in properties_of(schema, resolve).items():
+            text = f"{name}[{key}]"
+            self.spread[text], self.into[text] = reader(each, resolve), (name, key)
+
+    def _spread(self, name: str, schema: Any) -> None:
+        """`R=100&G=200`: each property is a parameter."""
+        resolve = self._api.resolve
+        named = properties_of(schema, resolve)
+        for key, each in named.items():
+            self.spread[key], self.into[key] = reader(each, resolve), (name, key)
+        if not named or mapping(resolve(schema)).get("additionalProperties"):
+            self.rest = (name, others(schema, resolve))

@@ -106,7 +106,8 @@ class Canary(Component, name="canary", stage=Stage.SPLIT, serves=frozenset({"htt
     force_header: NoHeader = ""
     """A field in which testers choose: the name of a variant, or `stable`. Everybody can send it."""
     label_header: NoHeader = "x-variant"
-    """The field that tells the upstream which variant was chosen; a caller's own is removed. Empty: none."""
+    """The field that tells the upstream which variant was chosen; a caller's own is removed, on all routes.
+    Empty: none."""
     salt: str = ""
     """Experiments with the same salt choose the same callers. Empty: the name of the canary upstream, or of
     the variants."""
@@ -146,6 +147,19 @@ class Canary(Component, name="canary", stage=Stage.SPLIT, serves=frozenset({"htt
 
     def sides(self) -> tuple[Variant, ...]:
         return self.variants or (Variant(name="canary", upstream=self.upstream),)
+
+    def owns(self) -> Iterable[str]:
+        """The label: the upstream could not tell the word of a caller, on a route that is not split, from it.
+        Where callers are asked for it, they may send it.
+        """
+        label = spellings(self.label_header) if self.label_header else frozenset()
+        kind, _, told_apart = self.by.partition(":")
+        asked = [self.force_header, *(name for rule in self.rules for name, _ in rule.headers)]
+        if kind == "header":
+            asked.append(told_apart)
+        if any(name.lower().encode() in label for name in asked):
+            return ()
+        return (self.label_header,) if self.label_header else ()
 
     def leads_to(self) -> Iterable[tuple[str, str]]:
         part = f"{self.percent:g} % by {self.by}"
