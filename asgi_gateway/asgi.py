@@ -53,7 +53,9 @@ def cookie(headers: Iterable[Header], name: bytes) -> bytes:
 
 def is_stream(headers: Iterable[Header]) -> bool:
     """Whether this is the head of an event stream."""
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+    return any(
+        name == b"content-type" and value[:17].lower() == b"text/event-stream" for name, value in headers
+    )
 
 
 def title(status: int) -> str:

@@ -13,7 +13,7 @@ from asgi_gateway.errors import ConfigError, Problem
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.mistake import mistake
 
-from .fields import NoHeader, spellings, value
+from .fields import WrittenHeader, spellings, value
 
 Identify = Callable[[Scope, Principal], Scope]
 
@@ -61,7 +61,7 @@ Realm = Annotated[
 class Authentication(Component):
     """The options of every component that tells the upstream who is calling."""
 
-    consumer_header: NoHeader = "x-consumer"
+    consumer_header: WrittenHeader = "x-consumer"
     """The field that tells the upstream who is calling; a caller's own is always removed. Empty: none."""
 
     def owns(self) -> tuple[str, ...]:

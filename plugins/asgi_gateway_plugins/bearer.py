@@ -17,7 +17,7 @@ from asgi_gateway.units import Size, Time
 
 from .authentication import Authentication, Realm, dig
 from .credentials import cookie_pairs, cookies_without, query_pairs, query_without
-from .fields import TOKEN, HeaderName, spellings, value
+from .fields import TOKEN, HeaderName, read_written, spellings, value
 
 T = TypeVar("T")
 Find = Callable[[Scope], bytes | Refusal]
@@ -77,6 +77,7 @@ class Bearer(Authentication):
         for name, _ in pairs:
             if not fullmatch(TOKEN, name):
                 raise ValueError(f"{name!r} is not the name of a field")
+            read_written(name.lower())
         return tuple((name.lower(), claim) for name, claim in pairs)
 
     def owns(self) -> tuple[str, ...]:

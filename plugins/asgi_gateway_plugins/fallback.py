@@ -16,8 +16,7 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.units import Size
 
 from .failing import IDEMPOTENT, Kind, Status, reasons
-from .fields import TOKEN, NoHeader, value
-from .headers import is_framing
+from .fields import TOKEN, WrittenHeader, is_framing, value
 
 STORED = frozenset({"GET", "HEAD"})
 NO_STORE = (b"cache-control", b"no-store")
@@ -71,7 +70,7 @@ class Fallback(Component, name="fallback", stage=Stage.RESCUE):
     """Methods of requests that another upstream may get although the first one may have executed them."""
     max_body: Size = 64 * 1024
     """Bytes of a body that are held for another upstream; a request with more goes to none."""
-    mark: NoHeader = "x-fallback"
+    mark: WrittenHeader = "x-fallback"
     """The field that says where an answer comes from: `stale`, `upstream` or `answer`. Empty: none."""
 
     @model_validator(mode="after")

@@ -16,6 +16,25 @@ SEPARATORS = 10
 """Dashes and underscores in one name; `spellings` doubles with each."""
 
 
+FRAMING = frozenset(
+    {
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def is_framing(name: str) -> bool:
+    """Whether this field says how a message is framed, in the spelling of CGI, too."""
+    return name.lower().replace("_", "-") in FRAMING
+
+
 def read_name(name: str) -> str:
     if not re.fullmatch(TOKEN, name):
         raise mistake(f"{name!r} is not the name of a field", "as in x-request-id", name)
@@ -34,6 +53,19 @@ NoHeader = Annotated[
     AfterValidator(lambda name: read_name(name) if name else name),
     WithJsonSchema({"type": "string", "pattern": f"^({TOKEN})?$"}),
 ]
+"""The same, or empty for none."""
+
+
+def read_written(name: str) -> str:
+    if is_framing(name) or name == "host":
+        raise mistake(f"{name!r} says how a message is sent", "take another name, as in x-caller", name)
+    return name
+
+
+WrittenName = Annotated[HeaderName, AfterValidator(read_written)]
+"""The name of a field that a component writes by itself: none of those that frame or address a message."""
+
+WrittenHeader = Annotated[NoHeader, AfterValidator(read_written)]
 """The same, or empty for none."""
 
 

@@ -14,8 +14,7 @@ from asgi_gateway.stage import Stage
 from asgi_gateway.units import Span
 
 from .authentication import Authentication, ServiceUrl
-from .fields import HeaderName, NoHeader, spellings, value
-from .headers import FRAMING
+from .fields import HeaderName, NoHeader, WrittenName, is_framing, spellings, value
 
 LARGEST = 64 * 1024
 """Bytes of an answer; only its head counts."""
@@ -36,7 +35,7 @@ class ForwardAuth(
     """With which method."""
     request_headers: tuple[HeaderName, ...] = ("authorization", "cookie")
     """Fields of the request that the service gets, with X-Forwarded-Method, -Proto, -Host, -Uri and -For."""
-    upstream_headers: tuple[HeaderName, ...] = ()
+    upstream_headers: tuple[WrittenName, ...] = ()
     """Fields of its answer that the upstream gets. A caller's own are always removed."""
     client_headers: tuple[HeaderName, ...] = ("www-authenticate", "location", "set-cookie")
     """Fields of its answer that the caller gets when the request is refused."""
@@ -53,7 +52,7 @@ class ForwardAuth(
     @classmethod
     def leave_framing(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         # A length without its body would fail the question, and with `on_error: allow` that opens the door.
-        if framing := sorted(FRAMING.intersection(names)):
+        if framing := sorted(filter(is_framing, names)):
             raise mistake(f"{framing[0]} says how a message is framed", "the question has no body")
         return names
 

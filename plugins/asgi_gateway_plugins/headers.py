@@ -19,27 +19,8 @@ from asgi_gateway.declaration import Declaration
 from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange, OnStart
 from asgi_gateway.stage import Stage
 
-from .fields import HeaderName, spellings
+from .fields import HeaderName, is_framing, spellings
 from .template import Render, path_variables, render, variables
-
-FRAMING = frozenset(
-    {
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-
-
-def is_framing(name: str) -> bool:
-    """Whether this field says how a message is framed, in the spelling of CGI, too."""
-    return name.lower().replace("_", "-") in FRAMING
-
 
 Edit = Callable[[Exchange, Iterable[Header]], list[Header]]
 Step = Callable[[Exchange, list[Header]], None]

@@ -14,7 +14,7 @@ from asgi_gateway.store import StoreError
 
 from .authentication import CONSUMERS_AWAY, MOST
 from .credentials import cookie_pairs, cookies_without, query_pairs, query_without
-from .fields import HeaderName, NoHeader, spellings, value
+from .fields import HeaderName, WrittenHeader, spellings, value
 
 Find = Callable[[Scope], list[bytes]]
 Clean = Callable[[Scope], None]
@@ -38,7 +38,7 @@ class KeyAuth(
     """Cookies in which a key is looked for."""
     hide: bool = True
     """Whether the key is removed from the request that goes upstream."""
-    consumer_header: NoHeader = "x-consumer"
+    consumer_header: WrittenHeader = "x-consumer"
     """The field that tells the upstream who is calling; a caller's own is always removed. Empty: none."""
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from asgi_gateway.component import Build, Component
 from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
 
-from .fields import HeaderName, spellings
+from .fields import WrittenName, spellings
 
 ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -18,7 +18,7 @@ class RequestId(
 ):
     """Gives every request an id, sends it upstream, and tells it to the caller."""
 
-    header: HeaderName = "x-request-id"
+    header: WrittenName = "x-request-id"
     """The field that carries the id. What a caller sends in it counts only if its peer is a trusted proxy."""
     echo: bool = True
     """Whether the answer carries the id too."""

@@ -17,8 +17,8 @@ from asgi_gateway.mistake import mistake
 from asgi_gateway.stage import Stage
 
 from .examples import examples_of, sample
-from .fields import TOKEN, value, values
-from .headers import Values, filled, is_framing, made
+from .fields import TOKEN, is_framing, value, values
+from .headers import Values, filled, made
 from .openapi import Api, Operation, Operations, mapping
 from .template import path_variables
 

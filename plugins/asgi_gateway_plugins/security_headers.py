@@ -11,8 +11,7 @@ from asgi_gateway.exchange import EXCHANGE, Exchange, OnStart
 from asgi_gateway.mistake import mistake
 from asgi_gateway.stage import Stage
 
-from .fields import HeaderName
-from .headers import FRAMING
+from .fields import HeaderName, is_framing
 
 Value = Annotated[str, Field(pattern=r"^([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?$", max_length=4096)]
 """The value of a field, or empty for none."""
@@ -47,7 +46,7 @@ class SecurityHeaders(
 
     @model_validator(mode="after")
     def leave_framing(self) -> "SecurityHeaders":
-        if framing := sorted(FRAMING.intersection(self.remove)):
+        if framing := sorted(filter(is_framing, self.remove)):
             raise mistake(f"{framing[0]} says how a message is framed", "only the gateway itself removes it")
         return self
 

@@ -29,7 +29,7 @@ from asgi_gateway.strategy import Strategy
 from asgi_gateway.units import Time
 
 from ..caller import known_caller, one_of, tell_by
-from ..fields import NoHeader, spellings
+from ..fields import NoHeader, WrittenHeader, spellings
 from .buckets import BUCKETS, Draw, Percent, bucket, by_cookie, share
 from .ramp import Ramp, Ramping
 from .rollback import STABLE, Guard, Rollback, Shared
@@ -105,7 +105,7 @@ class Canary(Component, name="canary", stage=Stage.SPLIT, serves=frozenset({"htt
     """A way of your own to choose, from a plugin, asked before the rules."""
     force_header: NoHeader = ""
     """A field in which testers choose: the name of a variant, or `stable`. Everybody can send it."""
-    label_header: NoHeader = "x-variant"
+    label_header: WrittenHeader = "x-variant"
     """The field that tells the upstream which variant was chosen; a caller's own is removed, on all routes.
     Empty: none."""
     salt: str = ""

@@ -12,7 +12,7 @@ from asgi_gateway.config.model import Methods, Name
 from asgi_gateway.stage import Stage
 from asgi_gateway.units import Size, Span
 
-from ..fields import NoHeader
+from ..fields import WrittenHeader
 from .comparing import Compare, Comparison
 from .copying import Copier, Shadow
 
@@ -39,7 +39,7 @@ class Mirror(Component, name="mirror", stage=Stage.SPLIT, rank=-10):
     """How long a copy may take. The upstream's own time-outs hold, too."""
     host_suffix: Annotated[str, Field(pattern="^[A-Za-z0-9.-]{0,63}$")] = "-shadow"
     """What the name in the Host field of a copy gets at its end, before the port. Empty: it stays."""
-    header: NoHeader = "x-mirrored"
+    header: WrittenHeader = "x-mirrored"
     """The field that tells the upstream that this is a copy; a caller's own is removed. Empty: none."""
     compare: Compare | None = None
     """Compare both answers, and report differences: `status`, `headers`, `body`, `ignore`, `max_body`,
