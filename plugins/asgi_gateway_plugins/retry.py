@@ -101,8 +101,8 @@ class Retry(Component, name="retry", stage=Stage.RETRY, serves=frozenset({"http"
     max_retry_after: Time = 1.0
     """How long a target may ask to be left alone by Retry-After. If it asks for more, the caller is told."""
     per_try: Span | None = None
-    """How long an attempt may take until its answer begins, pauses not included; then it has failed as the
-    phase does in which it is. None: only `timeout` of the upstream bounds it."""
+    """How long an attempt may take until its answer begins, pauses not included; `null`: only `timeout` of
+    the upstream bounds it."""
     budget: Allowance = Allowance()
     """How many retries the upstream gets in all."""
 
