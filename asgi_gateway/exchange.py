@@ -16,6 +16,7 @@ from .paths import decode
 
 if TYPE_CHECKING:
     from .replay import Replay
+    from .ticker import PerTry
     from .upstream import Target
 
 EXCHANGE = "asgi_gateway.exchange"
@@ -289,6 +290,8 @@ class Call:
         "expired",
         "left",
         "limit",
+        "owing",
+        "per_try",
         "phase",
         "receive",
         "rescues",
@@ -334,6 +337,10 @@ class Call:
         self.waiter: Future[Any] | None = None
         self.limit = float("inf")
         self.phase: Phase = "pool"
+        self.per_try: PerTry | None = None
+        """How long the attempt may take that is made, where a component bounds it."""
+        self.owing = False
+        """Whether it is an app of this process that is waited for, and not its caller."""
         self.task = task
         self.expired: UpstreamError | None = None
         """Why the ticker cancelled the task: its time is over."""
@@ -373,7 +380,7 @@ class Call:
     def again(self, judge: Judge) -> None:
         """Make ready for another attempt: forget the last one, and the judges further in than `judge`."""
         self.discarded = None
-        self.streaming = False
+        self.streaming = self.owing = False
         self.silence = self.limit = float("inf")
         self.status = 0
         self.phase = "pool"

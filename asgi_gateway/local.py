@@ -45,7 +45,11 @@ class Local:
         inner["state"] = self.state.copy()
         if self._started is not None:
             await self._started.wait()
-        progress = Progress(send, scope[CALL], self._clock)
+        call: Call = scope[CALL]
+        call.phase, call.owing = "head", True
+        progress = Progress(send, call, self._clock)
+        if scope["type"] == "http" and scope[EXCHANGE].has_body:
+            receive = listening(receive, call)
         try:
             await self.app(inner, receive, progress.send)
         except (UpstreamError, asyncio.CancelledError):
@@ -104,6 +108,23 @@ class Local:
             started.set()
 
 
+def listening(receive: Receive, call: Call) -> Receive:
+    """A `receive` of a request with a body: while more of that is to come, it is not the app that is late."""
+    more = True
+
+    async def listen() -> Message:
+        nonlocal more
+        if not more:
+            return await receive()
+        call.owing = False
+        message = await receive()
+        call.owing = True
+        more = message.get("more_body", False)
+        return message
+
+    return listen
+
+
 class Progress:
     """How far the answer of an app came. What a component raises out of `send` is passed on, not taken for
     the app's.
@@ -132,12 +153,13 @@ class Progress:
         ):
             call.streaming = True
         # While the caller takes it, it is not the app that is silent.
-        call.silence = FOREVER
+        call.silence, call.owing = FOREVER, False
         try:
             await self._send(message)
         except Exception as error:
             self.discarding = error
             raise
+        call.owing = True
         if kind in ("http.response.body", "websocket.http.response.body"):
             self.complete = not message.get("more_body", False)
         elif kind.startswith("websocket."):

@@ -8,6 +8,7 @@ from .asgi import Receive
 from .clock import Clock
 from .errors import Reason, UpstreamError
 from .exchange import Call, Exchange
+from .replay import Replay
 
 PERIOD = 0.025
 """Seconds between two looks: how late a deadline may be noticed."""
@@ -82,6 +83,8 @@ class Ticker:
                 interrupt(call, UpstreamError(REASONS[call.phase], call.phase, sent=call.phase in SENT))
             elif call.silence <= now:
                 expire(call, UpstreamError("idle_timeout", "body", sent=True))
+            elif call.per_try is not None and call.per_try.by <= now and not call.started:
+                call.per_try.end(call, now)
             if (
                 call.receive is not None
                 and call.body_read
@@ -98,6 +101,37 @@ class Ticker:
         self._armed = False
         if self._calls or self._exchanges:
             self._arm(loop)
+
+
+class PerTry:
+    """How long one attempt may take until its answer begins, in all its phases."""
+
+    __slots__ = ("_body", "_within", "by", "error")
+
+    def __init__(self, within: float, now: float, body: Replay | None) -> None:
+        """`within`: seconds; `body`: what the caller has sent of it so far."""
+        self._within = within
+        self._body = body
+        self.by = now + within
+        """Monotonic seconds."""
+        self.error: UpstreamError | None = None
+        """How it ended, if its time was over."""
+
+    def end(self, call: Call, now: float) -> None:
+        """Its time is over: end it as the phase would end that it is in."""
+        if self._waits_for_caller(call):
+            self.by = now + self._within
+            return
+        self.by = float("inf")
+        reason: Reason = "head_timeout" if call.phase == "body" else REASONS[call.phase]
+        self.error = UpstreamError(reason, call.phase, sent=call.phase in SENT)
+        expire(call, self.error)
+
+    def _waits_for_caller(self, call: Call) -> bool:
+        """Whether it is the caller who is late, with its body. One that is not held whole is tried once."""
+        if self._body is None or self._body.whole or call.owing:
+            return False
+        return call.waiter is None or call.phase == "head"
 
 
 def interrupt(call: Call, error: UpstreamError) -> bool:

@@ -199,9 +199,13 @@ class Pool:
             "upstream %s: target %s is left out for %g s after %d failures",
             *(self.name, target.name, seconds, target.failures),
         )
-        asyncio.get_running_loop().call_later(seconds, self._readmit, target)
+        if target.readmission is not None:
+            # Of an ejection that a check has ended: it would end this one too early.
+            target.readmission.cancel()
+        target.readmission = asyncio.get_running_loop().call_later(seconds, self._readmit, target)
 
     def _readmit(self, target: Target) -> None:
+        target.readmission = None
         if target.ejected:
             target.failures = 0
             target.mark(ejected=False)

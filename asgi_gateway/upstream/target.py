@@ -2,6 +2,7 @@
 is.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from math import exp
@@ -50,6 +51,8 @@ class Target:
         """What the passive ones say."""
         self.ejections = 0
         """How often lately."""
+        self.readmission: asyncio.TimerHandle | None = None
+        """What ends that."""
         self.since = monotonic()
         """Since when it is available."""
         self._latency = 0.0

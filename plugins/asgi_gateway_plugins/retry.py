@@ -1,6 +1,7 @@
 """A failed attempt is made once more, at another target, where that can do no harm."""
 
 import asyncio
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import partial
 from random import Random
@@ -15,7 +16,8 @@ from asgi_gateway.errors import Discarded, UpstreamError
 from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange
 from asgi_gateway.replay import Replay
 from asgi_gateway.stage import Stage
-from asgi_gateway.units import Size, Time
+from asgi_gateway.ticker import PerTry
+from asgi_gateway.units import Size, Span, Time
 
 from .failing import IDEMPOTENT, Status, reasons
 
@@ -98,6 +100,9 @@ class Retry(Component, name="retry", stage=Stage.RETRY, serves=frozenset({"http"
     """Where it stops to double."""
     max_retry_after: Time = 1.0
     """How long a target may ask to be left alone by Retry-After. If it asks for more, the caller is told."""
+    per_try: Span | None = None
+    """How long an attempt may take until its answer begins, pauses not included; `null`: only `timeout` of
+    the upstream bounds it."""
     budget: Allowance = Allowance()
     """How many retries the upstream gets in all."""
 
@@ -112,6 +117,7 @@ class Retry(Component, name="retry", stage=Stage.RETRY, serves=frozenset({"http"
         share, least = self.budget.percent / 100, self.budget.minimum
         budget = build.keep(("budget", share, least), partial(Budget, share, least))
         rule, methods, most = Rule(self, budget, build), frozenset(self.methods), self.max_body
+        within, monotonic = self.per_try, build.clock.monotonic
 
         async def retry(scope: Scope, receive: Receive, send: Send) -> None:
             call: Call = scope[CALL]
@@ -130,6 +136,9 @@ class Retry(Component, name="retry", stage=Stage.RETRY, serves=frozenset({"http"
             judge = attempts.judge
             call.judge(judge)
             while True:
+                if within is not None:
+                    body = replay if isinstance(replay, Replay) else None
+                    call.per_try = PerTry(within, monotonic(), body)
                 # Where it discarded an answer, that is decided, whatever comes out of the app.
                 try:
                     await app(scope, receive, send)
@@ -141,12 +150,27 @@ class Retry(Component, name="retry", stage=Stage.RETRY, serves=frozenset({"http"
                 except Exception:
                     if not attempts.more:
                         raise
+                except asyncio.CancelledError:
+                    if (late := overdue(call)) is None:
+                        raise
+                    if not attempts.more and not attempts.go_on(call, late):
+                        raise late from None
+                call.per_try = None
                 await asyncio.sleep(attempts.pause)
                 call.again(judge)
                 attempts.more = False
                 receive = Replay(receive, empty=True).reader() if replay is None else replay.reader(most)
 
         return retry
+
+
+def overdue(call: Call) -> UpstreamError | None:
+    """Why the attempt was cancelled, if its own time was over and nobody else wants the request to end."""
+    limit, error, task = call.per_try, call.expired, call.task
+    if limit is None or error is None or error is not limit.error or task is None:
+        return None
+    call.expired = None
+    return None if task.uncancel() else error
 
 
 class Knock:
@@ -276,6 +300,8 @@ def seconds(value: bytes, now: float) -> float:
     if value.isdigit():
         return float(value[:12])
     try:
-        return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - now)
+        when = parsedate_to_datetime(value.decode("latin-1"))
+        # One without a zone is in GMT, too (5.6.7).
+        return max(0.0, (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
         return 0.0

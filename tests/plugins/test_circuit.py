@@ -148,6 +148,49 @@ def test_places_that_are_given_back_are_there_again(trials: int, leave: list[boo
     assert len(held) == trials
 
 
+@pytest.mark.parametrize(
+    ("after", "calls"), [(0.0, 4), (5.0, 4), (11.0, 1)], ids=["at once", "later", "too late"]
+)
+def test_an_answer_that_breaks_turns_a_good_call_into_a_failure(after: float, calls: int) -> None:
+    circuit = Circuit("upstream up", Rule(failure_rate=0.5, minimum_calls=100))
+    ticket = circuit.enter(100.0)
+    places = [circuit.settle(ticket, 100.0, failed=False, slow=False, whole=False) for _ in range(4)]
+    circuit.spoil(ticket, places[0], 100.0 + after)
+    assert (circuit.window.calls, circuit.window.failed) == (calls, 1)
+    # What was counted together is forgotten together.
+    circuit.settle(ticket, 122.0, failed=False, slow=False)
+    assert (circuit.window.calls, circuit.window.failed) == (1, 0)
+
+
+def test_answers_that_break_are_failures_in_a_row() -> None:
+    circuit = Circuit("upstream up", Rule(failures=2))
+    for _ in range(2):
+        ticket = circuit.enter(100.0)
+        assert ticket
+        place = circuit.settle(ticket, 100.0, failed=False, slow=False, whole=False)
+        circuit.spoil(ticket, place, 100.0)
+    assert not circuit.enter(100.0)
+
+
+def test_an_answer_that_is_whole_ends_the_row() -> None:
+    circuit = Circuit("upstream up", Rule(failures=2))
+    ticket = circuit.enter(100.0)
+    for _ in range(5):
+        circuit.settle(ticket, 100.0, failed=True, slow=False)
+        circuit.settle(ticket, 100.0, failed=False, slow=False, whole=False)
+        circuit.finish(ticket)
+    assert circuit.enter(100.0) == ticket
+
+
+def test_a_trial_that_breaks_opens_it_again() -> None:
+    circuit = Circuit("upstream up", Rule(failures=1, trials=2))
+    circuit.settle(circuit.enter(100.0), 100.0, failed=True, slow=False)
+    ticket = circuit.enter(111.0)
+    place = circuit.settle(ticket, 111.0, failed=False, slow=False, whole=False)
+    circuit.spoil(ticket, place, 111.0)
+    assert not circuit.enter(111.0)
+
+
 def test_a_late_result_says_nothing_about_another_state() -> None:
     circuit = Circuit("up", Rule(failures=2, open_for=10.0))
     late = [circuit.enter(0.0) for _ in range(5)]

@@ -14,14 +14,8 @@ from asgi_gateway.gateway import Gateway
 from asgi_gateway.store import Arg, MemoryStore, Script, Store, StoreError
 from asgi_gateway.testing import Upstream, gateway_around
 from asgi_gateway_contrib.redis import RedisStore
-from asgi_gateway_plugins.concurrency import (
-    ACQUIRING,
-    RELEASING,
-    RENEWING,
-    Concurrency,
-    LocalSlots,
-    SharedSlots,
-)
+from asgi_gateway_plugins.concurrency import Concurrency
+from asgi_gateway_plugins.concurrency.slots import ACQUIRING, RELEASING, RENEWING, LocalSlots, SharedSlots
 from asgi_gateway_plugins.quota import Quota
 from tests.plugins.kit import Hand, Upstreams, document, serving
 from tests.processes import gateway

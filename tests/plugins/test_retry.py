@@ -1,4 +1,6 @@
 import random
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,6 +9,13 @@ from pydantic import ValidationError
 from asgi_gateway.asgi import Message
 from asgi_gateway.testing import HandClock, Upstream, gateway_around
 from asgi_gateway_plugins.retry import Budget, Knock, Retry, pause_before, seconds
+
+
+@pytest.fixture(autouse=True)
+def same_time() -> Iterator[None]:
+    """A test may have changed the time zone."""
+    yield
+    time.tzset()
 
 
 def test_a_budget_is_a_part_of_the_calls_of_ten_seconds() -> None:
@@ -50,14 +59,32 @@ async def test_an_upstream_that_always_fails_gets_a_fifth_more() -> None:
         (b"9" * 400, 999_999_999_999),
         (b"Sun, 06 Nov 1994 08:49:47 GMT", 10),
         (b"Sun, 06 Nov 1994 08:49:07 GMT", 0),
+        (b"Sun Nov  6 08:49:47 1994", 10),
+        (b"Sunday, 06-Nov-94 08:49:47 GMT", 10),
         (b"-3", 0),
         (b"soon", 0),
         (b"", 0),
         (b"\xff", 0),
     ],
-    ids=["seconds", "zero", "endless", "later", "past", "negative", "word", "empty", "bytes"],
+    ids=[
+        "seconds",
+        "zero",
+        "endless",
+        "later",
+        "past",
+        "asctime",
+        "rfc850",
+        "negative",
+        "word",
+        "empty",
+        "bytes",
+    ],
 )
-def test_retry_after_is_seconds_or_a_date(value: bytes, wanted: float) -> None:
+def test_retry_after_is_seconds_or_a_date(
+    value: bytes, wanted: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
     assert seconds(value, 784111777.0) == wanted
 
 

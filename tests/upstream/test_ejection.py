@@ -82,6 +82,15 @@ def test_who_fails_again_is_out_for_longer_up_to_a_bound(loop: Loop) -> None:
     assert out_for(loop, made, these[0]) == 10
 
 
+def test_an_ejection_that_a_check_ended_does_not_end_the_next_one(loop: Loop) -> None:
+    ejection = {"failures": 1, "duration": "10s"}
+    made = pool(these := targets(3, loop.clock), clock=loop.clock, ejection=ejection)
+    fail(made, these[0])
+    loop.turn(6)
+    these[0].mark(healthy=True, ejected=False)
+    assert out_for(loop, made, these[0]) == 20
+
+
 def test_a_duration_past_the_bound_holds_as_it_is(loop: Loop) -> None:
     made = pool(these := targets(3, loop.clock), clock=loop.clock, ejection={"failures": 1, "duration": "1h"})
     assert [out_for(loop, made, these[0]) for _ in range(2)] == [3600, 3600]

@@ -102,6 +102,98 @@ async def test_a_caller_who_is_late_with_the_body_is_no_failure(upstream: Behind
     assert len(up.heads) == 2
 
 
+BROKEN = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"
+
+
+async def test_an_answer_that_breaks_has_failed(upstream: Behind) -> None:
+    async def breaks(line: Line) -> None:
+        await line.head()
+        line.say(BROKEN)
+
+    up = await upstream(breaks)
+    async with served(gateway(up.url, failures=2)) as serving:
+        for _ in range(2):
+            with pytest.raises((OSError, asyncio.IncompleteReadError)):
+                await outcome(serving)
+        assert await outcome(serving) == "circuit_open"
+
+
+async def test_a_stream_that_ends_early_has_not_failed(upstream: Behind) -> None:
+    async def streams(line: Line) -> None:
+        await line.head()
+        line.say(BROKEN.replace(b"\r\n\r\n", b"\r\ncontent-type: text/event-stream\r\n\r\n"))
+
+    up = await upstream(streams)
+    async with served(gateway(up.url, failures=1)) as serving:
+        for _ in range(3):
+            with pytest.raises((OSError, asyncio.IncompleteReadError)):
+                await outcome(serving)
+    assert len(up.heads) == 3
+
+
+async def test_who_takes_an_answer_slowly_is_no_failure(upstream: Behind) -> None:
+    large = 64 * 1024 * 1024
+
+    async def much(line: Line) -> None:
+        if b"/large" not in await line.head():
+            line.say(OK)
+            return
+        line.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % large)
+        line.say(bytes(large))
+        await line.gone()
+
+    up, clock = await upstream(much), HandClock()
+    options = {"failures": 1, "timeout": {"total": "5s", "idle": "1h"}}
+    async with served(gateway(up.url, clock=clock, **options)) as serving:
+        caller = await serving.caller()
+        caller.say("/large")
+        assert (await caller.head()).status == 200
+        await asyncio.sleep(0.2)
+        clock.advance(6)
+        while serving.gateway._live.active:
+            await asyncio.sleep(0.001)
+        assert await outcome(serving) == "200"
+
+
+async def test_a_deadline_that_passes_in_a_queue_is_no_failure(upstream: Behind) -> None:
+    async def streams(line: Line) -> None:
+        if b"/stream" in await line.head():
+            line.say(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+            await line.gone()
+        line.say(OK)
+
+    up, clock = await upstream(streams), HandClock()
+    declared = document(up.url, failures=1, timeout={"total": "5s", "stream": "1h"})
+    declared["upstreams"]["up"]["components"].append({"bulkhead": {"in_flight": 1, "queue": 1, "wait": "1h"}})
+    async with served(Gateway.parse(declared, clock=clock)) as serving:
+        holder = await serving.caller()
+        holder.say("/stream")
+        assert (await holder.head()).status == 200
+        waiting = asyncio.ensure_future(outcome(serving))
+        while len(serving.gateway._live.active) < 2:
+            await asyncio.sleep(0.001)
+        clock.advance(6)
+        assert await waiting == "total_timeout"
+        holder.leave()
+        while serving.gateway._live.active:
+            await asyncio.sleep(0.001)
+        assert await outcome(serving) == "200"
+
+
+async def hangs(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http", "it has no lifespan"
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("body", [b"", b"body"], ids=["no body", "a body"])
+async def test_an_app_that_hangs_has_failed(body: bytes) -> None:
+    declared = document(failures=2, timeout={"total": "50ms"})
+    declared["upstreams"]["up"]["targets"] = [{"asgi": "tests.wire.test_breakers:hangs"}]
+    async with served(Gateway.parse(declared)) as serving:
+        said = [await outcome(serving, method="PUT", body=body) for _ in range(3)]
+    assert said == ["total_timeout"] * 2 + ["circuit_open"]
+
+
 async def test_it_opens_answers_when_to_come_back_and_closes_again(upstream: Behind) -> None:
     switch, clock = Switch(), HandClock()
     up = await upstream(switch)

@@ -206,6 +206,24 @@ async def test_if_both_fail_there_is_the_fixed_answer_or_what_the_other_said(
         assert (got.status, got.all(b"x-fallback")) == (status, [b"answer" if fixed else b"upstream"])
 
 
+async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http", "it has no lifespan"
+    await receive()
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("method", "hits"), [("POST", 0), ("PUT", 1)])
+async def test_what_an_app_may_have_done_is_not_done_by_another_upstream(
+    upstream: Behind, method: str, hits: int
+) -> None:
+    spare = await upstream()
+    declared = document(spare, spare=spare, upstream="spare")
+    declared["upstreams"]["up"]["targets"] = [{"asgi": "tests.wire.test_fallbacks:hangs"}]
+    declared["upstreams"]["up"]["timeout"] = {"total": "50ms"}
+    got = await ask(declared, method=method, body=b"order")
+    assert (got.status, len(spare.heads)) == (200 if hits else 504, hits)
+
+
 async def test_another_upstream_has_a_time_of_its_own(upstream: Behind) -> None:
     async def late(line: Line) -> None:
         await line.head()

@@ -322,6 +322,177 @@ async def test_an_app_that_hides_what_came_out_of_send_is_tried_again(app: str, 
         assert (await (await front.caller()).ask(method="PUT", body=body)).body == b"good " + body
 
 
+# A time for each attempt
+
+
+def tries(*targets: Any, clock: HandClock, **options: Any) -> Gateway:
+    """A gateway whose attempts have a second each, on a clock that the test moves."""
+    components = [*options.pop("components", ()), {"retry": {"back_off": "0s", "per_try": "1s", **options}}]
+    up = {
+        "targets": list(targets),
+        "components": components,
+        "ejection": None,
+        "timeout": {"head": "1h", "idle": "1h", "total": "5s"},
+    }
+    routes = [{"name": "all", "path": "/*", "upstream": "up", "websocket": True}]
+    return Gateway.parse({"upstreams": {"up": up}, "routes": routes}, clock=clock)
+
+
+async def until(*, there: Any) -> None:
+    while not there():
+        await asyncio.sleep(0.001)
+
+
+async def hangs(scope: Any, receive: Any, send: Any) -> None:
+    """An app that takes the whole request and then does nothing."""
+    assert scope["type"] == "http", "it has no lifespan"
+    while (await receive()).get("more_body"):
+        pass
+    HUNG.append(scope["type"])
+    try:
+        await asyncio.Event().wait()
+    finally:
+        ENDED.append(scope["type"])
+
+
+HUNG: list[str] = []
+ENDED: list[str] = []
+
+
+@pytest.mark.parametrize("body", [b"", b"body"], ids=["no body", "a body"])
+async def test_an_attempt_that_takes_too_long_is_made_elsewhere(upstream: Behind, body: bytes) -> None:
+    bad, good, clock = await upstream(silent), await upstream(), HandClock()
+    async with served(tries(bad.url, good.url, clock=clock)) as serving:
+        caller = await serving.caller()
+        caller.say(method="PUT", body=body)
+        await until(there=lambda: bad.heads)
+        clock.advance(0.9)
+        await asyncio.sleep(0.06)
+        assert not good.heads
+        clock.advance(0.2)
+        assert (await caller.answer()).status == 200
+        await bad.closed.wait()
+
+
+async def test_what_an_attempt_may_have_done_is_not_done_twice(upstream: Behind) -> None:
+    bad, good, clock = await upstream(silent), await upstream(), HandClock()
+    async with served(tries(bad.url, good.url, clock=clock)) as serving:
+        caller = await serving.caller()
+        caller.say(method="POST", body=b"order")
+        await until(there=lambda: bad.heads)
+        clock.advance(1.1)
+        answer = await caller.answer()
+    assert (answer.status, json.loads(answer.body)["reason"]) == (504, "head_timeout")
+    assert not good.heads
+
+
+@pytest.mark.parametrize("body", [b"", b"body"], ids=["no body", "a body"])
+async def test_an_app_that_takes_too_long_is_ended(body: bytes) -> None:
+    HUNG.clear()
+    ENDED.clear()
+    clock, apps = HandClock(), [{"asgi": f"tests.wire.test_retries:{name}"} for name in ("hangs", "good")]
+    async with served(tries(*apps, clock=clock)) as serving:
+        caller = await serving.caller()
+        for _ in range(2):
+            HUNG.clear()
+            caller.say(method="PUT", body=body)
+            answer = asyncio.ensure_future(caller.answer())
+            while not answer.done():
+                await asyncio.sleep(0.001)
+                if HUNG:
+                    HUNG.clear()
+                    clock.advance(1.1)
+            assert (await answer).body == b"good " + body
+    assert set(ENDED) == {"http"}
+
+
+async def test_an_answer_that_began_has_its_time(upstream: Behind) -> None:
+    go = asyncio.Event()
+
+    async def slowly(line: Line) -> None:
+        await line.head()
+        line.say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\na")
+        await go.wait()
+        line.say(b"b")
+        await line.gone()
+
+    up, clock = await upstream(slowly), HandClock()
+    async with served(tries(up.url, clock=clock)) as serving:
+        caller = await serving.caller()
+        caller.say()
+        assert (await caller.head()).status == 200
+        clock.advance(2)
+        await asyncio.sleep(0.06)
+        go.set()
+        assert await caller.reader.readexactly(2) == b"ab"
+    assert len(up.heads) == 1
+
+
+async def test_an_attempt_does_not_run_while_the_caller_is_late(upstream: Behind) -> None:
+    bad, good, clock = await upstream(silent), await upstream(), HandClock()
+    async with served(tries(bad.url, good.url, clock=clock)) as serving:
+        caller = await serving.caller()
+        caller.writer.write(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbo")
+        await until(there=lambda: bad.heads)
+        clock.advance(1.1)
+        await asyncio.sleep(0.06)
+        assert not good.heads
+        caller.writer.write(b"dy")
+        await asyncio.sleep(0.06)
+        assert not good.heads
+        clock.advance(1.1)
+        assert (await caller.answer()).status == 200
+
+
+async def test_attempts_do_not_outlive_the_deadline(upstream: Behind) -> None:
+    up, clock = await upstream(silent), HandClock()
+    async with served(tries(up.url, clock=clock, attempts=10, budget={"minimum": 100})) as serving:
+        caller = await serving.caller()
+        caller.say()
+        for tried in range(1, 6):
+            await until(there=lambda tried=tried: len(up.heads) == tried)
+            clock.advance(1.1)
+        answer = await caller.answer()
+    assert (answer.status, json.loads(answer.body)["reason"]) == (504, "total_timeout")
+    assert len(up.heads) == 5
+
+
+async def test_who_leaves_in_an_attempt_ends_it(upstream: Behind) -> None:
+    clock = HandClock()
+    HUNG.clear()
+    async with served(tries({"asgi": "tests.wire.test_retries:hangs"}, clock=clock)) as serving:
+        caller = await serving.caller()
+        caller.say()
+        await until(there=lambda: HUNG)
+        clock.advance(1.1)
+        caller.leave()
+        await until(there=lambda: not serving.state.tasks)
+        assert not serving.gateway._live.active
+
+
+async def test_an_attempt_that_takes_too_long_counts_for_a_breaker(upstream: Behind) -> None:
+    up, clock = await upstream(silent), HandClock()
+    breaker = {"breaker": {"failures": 1}}
+    async with served(tries(up.url, clock=clock, components=[breaker])) as serving:
+        caller = await serving.caller()
+        caller.say()
+        await until(there=lambda: up.heads)
+        clock.advance(1.1)
+        answer = await caller.answer()
+    assert json.loads(answer.body)["reason"] == "circuit_open"
+    assert len(up.heads) == 1
+
+
+async def test_a_handshake_that_takes_too_long_is_made_elsewhere(upstream: Behind) -> None:
+    bad, target, clock = await upstream(silent), Target(), HandClock()
+    good = await upstream(target)
+    async with served(tries(bad.url, good.url, clock=clock)) as serving:
+        opening = asyncio.ensure_future(opened(serving))
+        await until(there=lambda: bad.heads)
+        clock.advance(1.1)
+        await opening
+
+
 # WebSocket
 
 

@@ -28,7 +28,7 @@ class Breaker(
     """Refuses calls with 503 while too many of them fail or are slow, then admits a few to try.
 
     It judges calls when their answers begin: no connection, a reset, a timeout or a status out of a set is
-    a failure; what a caller does wrong is none.
+    a failure, and so is an answer that breaks; what a caller does wrong is none.
     """
 
     failure_rate: Share | None = 0.5
@@ -99,19 +99,25 @@ class Breaker(
             trial = Trial(circuit, ticket, now + slow_call)
 
             def judge(call: Call, message: Message) -> None:
-                trial.settle(monotonic(), failed=message.get("status", 101) in statuses)
+                trial.begin(
+                    monotonic(),
+                    failed=message.get("status", 101) in statuses,
+                    lasts=call.streaming or message["type"] != "http.response.start",
+                )
 
             call.judge(judge)
             try:
                 await app(scope, receive, send)
+                trial.end()
             except UpstreamError as error:
                 if blames(error, call, exchange):
-                    trial.settle(monotonic(), failed=True)
+                    trial.fail(monotonic())
                 raise
             except asyncio.CancelledError:
-                # The deadline has passed, or the caller has left.
-                if call.expired is not None and blames(call.expired, call, exchange):
-                    trial.settle(monotonic(), failed=True)
+                # Its time is over, or the caller has left. Who takes the answer slowly is no fault of it.
+                late = call.expired
+                if late is not None and (call.owing or not call.started) and blames(late, call, exchange):
+                    trial.fail(monotonic())
                 raise
             finally:
                 trial.leave()
@@ -120,27 +126,45 @@ class Breaker(
 
 
 def blames(error: UpstreamError, call: Call, exchange: Exchange) -> bool:
-    """Whether a failure says something about the upstream: not if its caller was late with the body."""
+    """Whether a failure says something about the upstream: not if its caller was late with the body, or if
+    the time was over before it was asked.
+    """
     if error.reason == "total_timeout":
-        return call.body_read or not exchange.has_body
+        return error.phase != "pool" and (call.body_read or call.owing or not exchange.has_body)
     return error.reason not in BLAMELESS
 
 
 class Trial:
     """One call through a circuit."""
 
-    __slots__ = ("_circuit", "_slow_at", "_ticket")
+    __slots__ = ("_circuit", "_owed", "_slice", "_slow_at", "_ticket")
 
     def __init__(self, circuit: "Circuit", ticket: int, slow_at: float) -> None:
         self._circuit = circuit
         self._ticket = ticket
         self._slow_at = slow_at
+        self._owed = self._slice = 0
 
-    def settle(self, now: float, *, failed: bool) -> None:
-        """It ended, or its answer began. Only the first word counts."""
+    def begin(self, now: float, *, failed: bool, lasts: bool) -> None:
+        """Its answer begins. With `lasts` that is all that counts: nobody knows how a stream should end."""
         ticket, self._ticket = self._ticket, 0
-        if ticket:
-            self._circuit.settle(ticket, now, failed=failed, slow=now >= self._slow_at)
+        if not ticket:
+            return
+        place = self._circuit.settle(ticket, now, failed=failed, slow=now >= self._slow_at, whole=lasts)
+        if not failed and not lasts:
+            self._owed, self._slice = ticket, place
+
+    def fail(self, now: float) -> None:
+        """It ended without an answer, or in the middle of a good one."""
+        if self._ticket:
+            self.begin(now, failed=True, lasts=False)
+        elif self._owed:
+            self._circuit.spoil(self._owed, self._slice, now)
+
+    def end(self) -> None:
+        """Its answer is complete."""
+        if self._owed:
+            self._circuit.finish(self._owed)
 
     def leave(self) -> None:
         """Give the place back, if nothing is known."""

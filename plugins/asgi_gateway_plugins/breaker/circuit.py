@@ -53,6 +53,8 @@ class Window(CircuitBreakerStorage):
         self.now = 0.0
         """When the call ended that is counted next, and whether it was slow."""
         self.slow_one = False
+        self.begun: int | None = None
+        """The slice in which it was counted as a good one already."""
         self._clear()
 
     def _clear(self) -> None:
@@ -62,8 +64,7 @@ class Window(CircuitBreakerStorage):
 
     def _add(self) -> int:
         """Count one call; where."""
-        if (now := int(self.now / self._width)) > self._slice:
-            self._advance(now)
+        self._move()
         place = self._slice % SLICES
         self._calls[place] += 1
         self.calls += 1
@@ -71,6 +72,22 @@ class Window(CircuitBreakerStorage):
             self._slow[place] += 1
             self.slow += 1
         return place
+
+    def _again(self, begun: int) -> int:
+        """Where a call was counted; if that is forgotten, it counts anew."""
+        self._move()
+        return begun % SLICES if begun > self._slice - SLICES else self._add()
+
+    def _move(self) -> None:
+        if (now := int(self.now / self._width)) > self._slice:
+            self._advance(now)
+
+    def good(self, *, whole: bool) -> int:
+        """A good answer, or only the beginning of one; the slice in which it counts."""
+        self._add()
+        if whole:
+            self.streak = 0
+        return self._slice
 
     def _advance(self, now: int) -> None:
         for passed in range(max(self._slice, now - SLICES) + 1, now + 1):
@@ -84,7 +101,7 @@ class Window(CircuitBreakerStorage):
     # What aiobreaker asks for
 
     def increment_counter(self) -> None:
-        place = self._add()
+        place = self._add() if self.begun is None else self._again(self.begun)
         self._failed[place] += 1
         self.failed += 1
         self.streak += 1
@@ -174,10 +191,10 @@ class Circuit(CircuitBreaker):
         self._credit -= 1
         return True
 
-    def settle(self, ticket: int, now: float, *, failed: bool, slow: bool) -> None:
-        """How a call ended."""
+    def settle(self, ticket: int, now: float, *, failed: bool, slow: bool, whole: bool = True) -> int:
+        """How a call ended, or (not `whole`) how its answer began: the slice in which that counts."""
         if ticket != self.generation:
-            return
+            return 0
         window = self.window
         window.now, window.slow_one = now, slow
         if window.state is HALF_OPEN:
@@ -186,9 +203,27 @@ class Circuit(CircuitBreaker):
             self._tell_failure()
         else:
             # All that aiobreaker does with a success while it is closed, at a third of the cost.
-            window.reset_counter()
+            place = window.good(whole=whole)
             if slow and window.counter:
                 self.open()
+            return place
+        return 0
+
+    def spoil(self, ticket: int, place: int, now: float) -> None:
+        """An answer that began well has broken: the call that counts in that slice has failed after all."""
+        if ticket != self.generation:
+            return
+        window = self.window
+        window.now, window.slow_one = now, False
+        if window.state is CLOSED:
+            window.begun = place
+        self._tell_failure()
+        window.begun = None
+
+    def finish(self, ticket: int) -> None:
+        """An answer that began well is complete."""
+        if ticket == self.generation:
+            self.window.streak = 0
 
     def _prove(self, failed: bool) -> None:
         """A trial ended: one that failed is enough to open, all have to be well to close."""
