@@ -14,6 +14,19 @@ LETTER = 6.6
 """Width of a letter, in pixels."""
 COLOURS = {"asgi_gateway": "#f4a259", "uvicorn": "#8cb369", "other": "#c9cba3"}
 OURS = ("asgi_gateway", "asgi_gateway_plugins")
+PARTS = {
+    "the server: requests read, answers written": ("asgi_gateway/server/", "uvicorn/"),
+    "connections to the upstream: requests written, answers read": ("asgi_gateway/transport/",),
+    "the door: fields, path, route": tuple(
+        f"asgi_gateway/{name}.py" for name in ("door", "paths", "routing", "precedence", "patterns")
+    ),
+    "the proxy: heads of requests, the answer on its way": tuple(
+        f"asgi_gateway/{name}.py" for name in ("proxy", "hops", "forwarding")
+    ),
+    "components": ("asgi_gateway_plugins/",),
+    "the kernel: request, call, deadlines, balancing": ("asgi_gateway/",),
+}
+REST = "the event loop, with its own system calls"
 
 
 @dataclass(slots=True)
@@ -46,6 +59,18 @@ def fold(lines: Iterable[str], first: str = "") -> Frame:
             frame = frame.calls.setdefault(name, Frame(name))
             frame.samples += int(count)
     return root
+
+
+def parts(root: Frame) -> dict[str, int]:
+    """How many samples each part of the gateway had for itself."""
+    found = dict.fromkeys((*PARTS, REST), 0)
+    waiting = [root]
+    while waiting:
+        frame = waiting.pop()
+        part = next((part for part, files in PARTS.items() if frame.name.startswith(files)), REST)
+        found[part] += frame.samples - sum(below.samples for below in frame.calls.values())
+        waiting += frame.calls.values()
+    return found
 
 
 def label(call: str) -> str:

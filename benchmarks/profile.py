@@ -13,12 +13,13 @@ from subprocess import TimeoutExpired
 from threading import Thread
 
 from .bench import bench
-from .flame import draw, fold
+from .flame import draw, fold, parts
 from .goals import Goal
 from .load import Request
 from .measure import Effort, Subject, run_round
 from .peers import GatewayPeer, Place
 from .process import NotInstalled, NotRunning, Process
+from .table import number, render
 
 
 class ProfiledGateway(GatewayPeer):
@@ -63,10 +64,14 @@ def flame(file: Path, effort: Effort) -> None:
         looking.join()
         if not found:
             raise NotRunning("py-spy recorded nothing")
-        root = fold(found[0].read_text().splitlines(), "asyncio/runners.py run")
+        root = fold(found[0].read_text().splitlines(), "asyncio/runners.py Runner.run")
         title = f"a plain proxy: {root.samples:,} samples while {seen.report.requests:,} requests were served"
         file.write_text(draw(root, title))
     print(f"{file}: {root.samples:,} samples")
+    shares = parts(root).items()
+    print(
+        render(("part", "%"), [(part, number(100 * seen / root.samples, 1)) for part, seen in shares if seen])
+    )
 
 
 def end(process: Process, file: Path) -> pstats.Stats:

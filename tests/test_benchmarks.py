@@ -13,7 +13,7 @@ from asgi_gateway.gateway import Gateway
 from benchmarks import bodies, chain, components, connections, reload, routing, start, websocket
 from benchmarks.__main__ import read_options
 from benchmarks.bench import bench
-from benchmarks.flame import draw, fold
+from benchmarks.flame import draw, fold, parts
 from benchmarks.goals import Goal
 from benchmarks.load import Report, parse_report
 from benchmarks.machine import machine, optimized
@@ -172,6 +172,7 @@ def test_a_flame_graph_counts_what_is_below_a_call_and_names_nobodys_folders() -
     serve = root.calls["asgi_gateway/gateway.py serve"]
     assert (serve.samples, serve.depth()) == (100, 2)
     assert serve.calls["x.py <listcomp>"].samples == 40
+    assert sorted(parts(root).values()) == [0, 0, 0, 0, 0, 40, 60]
     picture = draw(root, "a & b")
     assert "a &amp; b" in picture
     assert "<title>x.py &lt;listcomp&gt;: 40.0%</title>" in picture
