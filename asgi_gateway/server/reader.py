@@ -123,6 +123,8 @@ class Reader(HttpToolsProtocol):
         elif name == b"te" and b"trailers" in value.lower():
             self.scope["extensions"] = {**self.extensions, **WITH_TRAILERS}
         self.headers.append((name, value))
+        if len(self.headers) > self.limits.headers:
+            raise Refused(431, "too_many_headers", "there are more header fields than this gateway allows")
 
     def on_headers_complete(self) -> None:
         self.progressed = True
@@ -132,8 +134,6 @@ class Reader(HttpToolsProtocol):
         if self.resuming:
             self.resuming, self.headers = False, []
             return
-        if len(self.headers) > self.limits.headers:
-            raise Refused(431, "too_many_headers", "there are more header fields than this gateway allows")
         # The sum is asked for only when so much has come that the fields could be too large.
         if self.received > self.limits.header_bytes < size(self.headers):
             raise too_large()
