@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
 
-from . import chain, components, profile, proxy, reload, routing
+from . import chain, components, growth, profile, proxy, reload, routing
 from .measure import Effort
 from .process import NotRunning
 
@@ -18,6 +18,7 @@ def commands() -> dict[str, ModuleType]:
         "components": components,
         "routing": routing,
         "reload": reload,
+        "growth": growth,
         "profile": profile,
     }
 
