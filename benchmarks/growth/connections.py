@@ -20,8 +20,8 @@ from .trend import Trend
 OTHER_FILES = 500
 """Open files beside the connections, at most."""
 OPENED = 500
-"""Connections of the load for each second of a round, at most: they are opened in it, and shall not be what is
-measured.
+"""Connections of the load for each second of a round, at most: they are opened in it, and that is not to be
+what is measured.
 """
 DOCUMENT = {
     "server": {"keep_alive": "1h"},
