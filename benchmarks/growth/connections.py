@@ -1,7 +1,7 @@
 """Growth with the connections of callers: busy ones, and idle ones beside a usual load."""
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from ..table import number
 from .dimension import Dimension, Growth
 from .idle import idle
 from .memory import resident_kib
-from .trend import Trend
+from .trend import MEMORY, Trend
 
 OTHER_FILES = 500
 """Open files beside the connections, at most."""
@@ -93,13 +93,20 @@ def measure(sizes: Sequence[int], effort: Effort) -> Growth:
     return Growth(
         COLUMNS,
         [row(result) for result in results.values()],
-        [
-            Trend(
-                f"a request, {kind}", fitting, [results[one.subject.name].cpu_us for one in of], "connection"
-            )
-            for kind, of in (("all connections busy", busy), ("beside idle connections", beside))
-        ],
+        [trend("all of them busy", busy, results), trend("beside idle ones", beside, results)],
         [*said, *notes(list(results.values()))],
+    )
+
+
+def trend(kind: str, measured: Sequence[Measured], results: Mapping[str, Result]) -> Trend:
+    """From the second size on: with one connection the system is asked for each request by itself, which
+    costs more than any number of connections does.
+    """
+    several = measured[1:] if len(measured) > 2 else measured
+    costs = [results[one.subject.name].cpu_us for one in several]
+    waits = "calls that wait for a connection to the upstream, more memory, and the callers' own to be opened"
+    return Trend(
+        f"a request, {kind}", [one.size for one in several], costs, "connection", reason=waits, most=MEMORY
     )
 
 

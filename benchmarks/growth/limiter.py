@@ -23,7 +23,8 @@ BATCH = 1000
 """Decisions between two looks at the clock."""
 TURNS = 12
 """Per round of the command."""
-RATE = Rate(amount=1000, period=3600)
+RATE = Rate(amount=1_000_000, period=1_000_000_000)
+"""Nobody is refused, and nobody is forgotten meanwhile: a bucket fills up again in 1,000 s per request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,12 @@ def caller(number: int) -> str:
 
 def fill(window: WindowKind, callers: Sequence[str]) -> tuple[Limiter, float]:
     """A limiter that has counted all of them and has no room left, and the bytes that each takes up."""
+    limiter = Limiter([Rule(RATE)], window, time.monotonic, len(callers))
+    decide = limiter.at_once
+    assert decide is not None
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        limiter = Limiter([Rule(RATE)], window, time.monotonic, len(callers))
-        decide = limiter.at_once
-        assert decide is not None
         for name in callers:
             decide(name, 1)
         return limiter, (tracemalloc.get_traced_memory()[0] - before) / len(callers)
@@ -102,7 +103,12 @@ def measure(sizes: Sequence[int], effort: Effort) -> Growth:
             ("a new caller who puts another one out", [one.new for one in of_sizes]),
         ):
             trends.append(Trend(f"{what}, {window}", sizes, taken, "key", reason=memory, most=MEMORY))
-    return Growth(("window", "live keys", "decision us", "new caller us", "bytes per key"), rows, trends)
+    return Growth(
+        ("window", "live keys", "decision us", "new caller us", "bytes per key"),
+        rows,
+        trends,
+        ["of a moving window each request is remembered: there each decision puts the oldest one out"],
+    )
 
 
 LIMITER = Dimension("limiter", "live keys of rate_limit in memory", (1, 1000, 100_000, 1_000_000), measure)
