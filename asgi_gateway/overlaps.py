@@ -1,9 +1,11 @@
 """The only place that finds routes which are in each other's way."""
 
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import product
-from typing import TypeVar
+from operator import itemgetter
+from typing import Generic, TypeVar
 
 from .errors import Problem
 from .precedence import Entry, Place
@@ -48,11 +50,15 @@ def shadowed(places: Iterable[Place[T]]) -> Iterator[Problem]:
     for place in places:
         for order in place.orders():
             for method in (*order.by_method, ""):
-                first: list[Entry[T]] = []
-                for entry in order.serving(method):
-                    blocker = next((other for other in first if always_fits(other, entry)), None)
+                entries = list(order.serving(method))
+                if len(entries) < 2:
+                    reached.update(entries)
+                    continue
+                first = First(entries)
+                for entry in entries:
+                    blocker = first.blocker(entry)
                     if blocker is None:
-                        first.append(entry)
+                        first.add(entry)
                         reached.add(entry)
                     else:
                         blockers.setdefault(entry, set()).add(blocker.name)
@@ -65,14 +71,42 @@ def shadowed(places: Iterable[Place[T]]) -> Iterator[Problem]:
         )
 
 
-def always_fits(one: Entry[T], two: Entry[T]) -> bool:
-    """Whether the predicates of `one` hold wherever those of `two` do."""
-    return implied(one.headers, two.headers, b"*") and implied(one.query, two.query, "*")
+Predicate = tuple[str, str | bytes, str | bytes]
+"""`header` or `query`, the name, the value."""
 
 
-S = TypeVar("S", str, bytes)
+class First(Generic[T]):
+    """Entries that are reached, found by what they ask for: thousands may stand at one path, each with
+    another value of a header.
+    """
+
+    def __init__(self, entries: Iterable[Entry[T]]) -> None:
+        """All entries that may be added."""
+        self._many = Counter(predicate for entry in entries for predicate in predicates(entry))
+        self._by_rarest: dict[Predicate | None, list[tuple[int, Entry[T]]]] = {}
+        self._size = 0
+
+    def add(self, entry: Entry[T]) -> None:
+        rarest = min(predicates(entry), key=self._many.__getitem__, default=None)
+        self._by_rarest.setdefault(rarest, []).append((self._size, entry))
+        self._size += 1
+
+    def blocker(self, entry: Entry[T]) -> Entry[T] | None:
+        """The first entry that fits wherever this one does."""
+        known = follows(entry)
+        places = (self._by_rarest.get(key, ()) for key in (None, *known))
+        fitting = [place for some in places for place in some if predicates(place[1]) <= known]
+        return min(fitting, key=itemgetter(0))[1] if fitting else None
 
 
-def implied(wanted: Iterable[tuple[S, S]], given: tuple[tuple[S, S], ...], anything: S) -> bool:
-    names = {name for name, _ in given}
-    return all(pair in given or (pair[1] == anything and pair[0] in names) for pair in wanted)
+def predicates(entry: Entry[T]) -> frozenset[Predicate]:
+    """What an entry asks for, beside path, host and method."""
+    return frozenset(
+        [("header", *pair) for pair in entry.headers] + [("query", *pair) for pair in entry.query]
+    )
+
+
+def follows(entry: Entry[T]) -> frozenset[Predicate]:
+    """What holds wherever an entry fits: what has a value is there."""
+    anything = [("header", name, b"*") for name, _ in entry.headers]
+    return predicates(entry).union(anything, [("query", name, "*") for name, _ in entry.query])

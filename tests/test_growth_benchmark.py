@@ -90,9 +90,9 @@ def test_a_call_has_a_cost() -> None:
 def test_what_is_measured_in_the_process_has_a_table_and_a_verdict_each(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (growth.cache, growth.components, growth.limiter, growth.targets):
+    for module in (growth.cache, growth.components, growth.limiter, growth.targets, growth.variants):
         monkeypatch.setattr(module, "TURNS", 1)
-    names = ["routes", "components", "limiter", "cache", "targets"]
+    names = ["routes", "variants", "components", "limiter", "cache", "targets"]
     goals, complete = run("--only", ",".join(names), "--most", "10")
     assert complete
     assert list(dict.fromkeys(goals)) == names

@@ -1,8 +1,11 @@
+import random
 from typing import Any
 
 import pytest
 
+from asgi_gateway import overlaps
 from asgi_gateway.errors import ConfigError
+from asgi_gateway.overlaps import First
 from asgi_gateway.routing import Entry, Pattern, Table
 
 
@@ -170,3 +173,48 @@ def test_a_host_that_no_request_has_is_refused(host: str) -> None:
 )
 def test_a_host_that_a_request_may_have_is_taken(host: str) -> None:
     assert Table([entry("one", hosts=(host,))]).match("GET", host, "/a", {}) is not None
+
+
+def always_fits(one: Entry[None], two: Entry[None]) -> bool:
+    """Whether the predicates of `one` hold wherever those of `two` do, as one would say it."""
+    for wanted, given, anything in ((one.headers, two.headers, b"*"), (one.query, two.query, "*")):
+        for name, value in wanted:
+            if not any(name == other and value in (said, anything) for other, said in given):
+                return False
+    return True
+
+
+def test_the_first_that_always_fits_is_found_among_any() -> None:
+    dice = random.Random(7)
+    for _ in range(300):
+        entries = [
+            entry(
+                f"route-{number}",
+                headers=tuple(
+                    (name, dice.choice((b"1", b"2", b"*"))) for name in (b"x", b"y") if dice.random() < 0.5
+                ),
+                query=tuple((name, dice.choice(("1", "*"))) for name in ("q", "r") if dice.random() < 0.4),
+            )
+            for number in range(8)
+        ]
+        first, there = First(entries), list[Entry[None]]()
+        for one in entries:
+            expected = next((other for other in there if always_fits(other, one)), None)
+            assert first.blocker(one) is expected
+            if expected is None:
+                first.add(one)
+                there.append(one)
+
+
+def test_many_routes_at_one_path_are_not_compared_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    def predicates(entry: Entry[None]) -> frozenset[overlaps.Predicate]:
+        looks.append(entry)
+        return told(entry)
+
+    told = overlaps.predicates
+    monkeypatch.setattr(overlaps, "predicates", predicates)
+    many = 300
+    Table([entry(f"route-{number}", headers=((b"x", b"%d" % number),)) for number in range(many)]).shadowed()
+    assert many <= len(looks) < 20 * many

@@ -16,10 +16,12 @@ from .fields import FIELDS_OF_A_MESSAGE
 from .limiter import LIMITER
 from .routes import ROUTES
 from .targets import TARGETS
+from .variants import VARIANTS
 from .workers import WORKERS
 
 DIMENSIONS = (
     ROUTES,
+    VARIANTS,
     COMPONENTS,
     LIMITER,
     CACHE,
