@@ -1,14 +1,13 @@
 """The only place that finds routes which are in each other's way."""
 
 import re
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import product
-from operator import itemgetter
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from .errors import Problem
 from .precedence import Entry, Place
+from .predicates import Lookup, holding
 
 T = TypeVar("T")
 
@@ -54,9 +53,9 @@ def shadowed(places: Iterable[Place[T]]) -> Iterator[Problem]:
                 if len(entries) < 2:
                     reached.update(entries)
                     continue
-                first = First(entries)
+                first = Lookup(entries)
                 for entry in entries:
-                    blocker = first.blocker(entry)
+                    blocker = first.first(holding(entry.headers, entry.query))
                     if blocker is None:
                         first.add(entry)
                         reached.add(entry)
@@ -69,44 +68,3 @@ def shadowed(places: Iterable[Place[T]]) -> Iterator[Problem]:
             f"route {entry.name}",
             "take it away, or give it a higher priority",
         )
-
-
-Predicate = tuple[str, str | bytes, str | bytes]
-"""`header` or `query`, the name, the value."""
-
-
-class First(Generic[T]):
-    """Entries that are reached, found by what they ask for: thousands may stand at one path, each with
-    another value of a header.
-    """
-
-    def __init__(self, entries: Iterable[Entry[T]]) -> None:
-        """All entries that may be added."""
-        self._many = Counter(predicate for entry in entries for predicate in predicates(entry))
-        self._by_rarest: dict[Predicate | None, list[tuple[int, Entry[T]]]] = {}
-        self._size = 0
-
-    def add(self, entry: Entry[T]) -> None:
-        rarest = min(predicates(entry), key=self._many.__getitem__, default=None)
-        self._by_rarest.setdefault(rarest, []).append((self._size, entry))
-        self._size += 1
-
-    def blocker(self, entry: Entry[T]) -> Entry[T] | None:
-        """The first entry that fits wherever this one does."""
-        known = follows(entry)
-        places = (self._by_rarest.get(key, ()) for key in (None, *known))
-        fitting = [place for some in places for place in some if predicates(place[1]) <= known]
-        return min(fitting, key=itemgetter(0))[1] if fitting else None
-
-
-def predicates(entry: Entry[T]) -> frozenset[Predicate]:
-    """What an entry asks for, beside path, host and method."""
-    return frozenset(
-        [("header", *pair) for pair in entry.headers] + [("query", *pair) for pair in entry.query]
-    )
-
-
-def follows(entry: Entry[T]) -> frozenset[Predicate]:
-    """What holds wherever an entry fits: what has a value is there."""
-    anything = [("header", name, b"*") for name, _ in entry.headers]
-    return predicates(entry).union(anything, [("query", name, "*") for name, _ in entry.query])

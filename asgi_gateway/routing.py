@@ -85,9 +85,8 @@ class Table(Generic[T]):
     ) -> tuple[Entry[T], dict[str, str]] | None:
         segments, facts = path.split("/"), Facts(scope)
         for place in self._places(path, segments):
-            for entry in place.candidates(method, host):
-                if facts.fit(entry):
-                    return entry, entry.pattern.params(segments)
+            if (entry := place.first(method, host, facts)) is not None:
+                return entry, entry.pattern.params(segments)
         return None
 
     def _places(self, path: str, segments: Sequence[str]) -> Iterator[Place[T]]:
@@ -119,7 +118,8 @@ class Table(Generic[T]):
         facts, methods = Facts(scope), set[str]()
         for place in self._places(path, path.split("/")):
             for entry in place.order(host).entries:
-                if facts.fit(entry):
+                # Of many that could add nothing none is looked at.
+                if not entry.methods <= methods and facts.fit(entry):
                     methods |= entry.methods
         return frozenset(methods)
 
