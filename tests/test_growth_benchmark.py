@@ -12,7 +12,7 @@ from benchmarks.__main__ import read_options
 from benchmarks.growth.dimension import Dimension
 from benchmarks.growth.idle import idle
 from benchmarks.growth.routes import ROUTES
-from benchmarks.growth.trend import Trend
+from benchmarks.growth.trend import MEMORY, Trend
 from benchmarks.growth.turns import calls, in_turns
 from benchmarks.measure import Effort
 from benchmarks.process import NotInstalled, NotRunning
@@ -42,6 +42,12 @@ def test_what_grows_as_it_has_to_has_its_reason_and_meets_its_goal() -> None:
     trend = Trend("compile", [0, 10, 20], [5.0, 15.0, 25.0], "route", "ms", "each is built once")
     assert trend.verdict.startswith("compile: grows 5.00 x from 0 to 20, 1 ms per route, 1.67 x for twice")
     assert trend.verdict.endswith(": each is built once")
+    assert trend.goal.met
+
+
+def test_what_only_reaches_into_more_memory_has_no_cost_of_one_more() -> None:
+    trend = Trend("a decision", [1, 1000], [1.0, 2.0], "key", reason="memory", most=MEMORY)
+    assert trend.verdict == "a decision: grows 2.00 x from 1 to 1,000, 1.07 x for twice the size: memory"
     assert trend.goal.met
 
 

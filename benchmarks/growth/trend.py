@@ -59,7 +59,9 @@ class Trend:
             return f"{self.what}: not measured"
         if self.growth <= FLAT:
             return f"{self.what}: flat, {self.growth:.2f} x from {span}"
-        said = f"grows {self.growth:,.2f} x from {span}, {self.slope:.3g} {self.unit} per {self.each}"
+        said = f"grows {self.growth:,.2f} x from {span}"
+        if self.most > MEMORY:  # elsewhere one more of them costs nothing by itself
+            said += f", {self.slope:.3g} {self.unit} per {self.each}"
         if not self.reason:
             return f"{self.what}: {said}, and need not"
         speed = "" if math.isnan(self.doubled) else f", {self.doubled:.2f} x for twice the size"
