@@ -90,6 +90,11 @@ def measure(sizes: Sequence[int], effort: Effort) -> Growth:
     said = [f"{number(kib, 1)} KiB of memory for each of {fitting[-1]:,} idle connections"]
     if fitting != list(sizes):
         said.append(f"only {open_files():,} files may be open: larger sizes were left out")
+    for result in results.values():
+        if result.errors:
+            failed = sum(one.report.failed for one in result.rounds)
+            refused = f"{result.errors - failed:,} were refused"
+            said.append(f"{result.name}: {failed:,} took more than 2 s or lost their connection, {refused}")
     return Growth(
         COLUMNS,
         [row(result) for result in results.values()],
