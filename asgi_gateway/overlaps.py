@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from .errors import Problem
 from .precedence import Entry, Place
+from .predicates import Lookup, holding
 
 T = TypeVar("T")
 
@@ -48,11 +49,15 @@ def shadowed(places: Iterable[Place[T]]) -> Iterator[Problem]:
     for place in places:
         for order in place.orders():
             for method in (*order.by_method, ""):
-                first: list[Entry[T]] = []
-                for entry in order.serving(method):
-                    blocker = next((other for other in first if always_fits(other, entry)), None)
+                entries = list(order.serving(method))
+                if len(entries) < 2:
+                    reached.update(entries)
+                    continue
+                first = Lookup(entries)
+                for entry in entries:
+                    blocker = first.first(holding(entry.headers, entry.query))
                     if blocker is None:
-                        first.append(entry)
+                        first.add(entry)
                         reached.add(entry)
                     else:
                         blockers.setdefault(entry, set()).add(blocker.name)
@@ -63,16 +68,3 @@ def shadowed(places: Iterable[Place[T]]) -> Iterator[Problem]:
             f"route {entry.name}",
             "take it away, or give it a higher priority",
         )
-
-
-def always_fits(one: Entry[T], two: Entry[T]) -> bool:
-    """Whether the predicates of `one` hold wherever those of `two` do."""
-    return implied(one.headers, two.headers, b"*") and implied(one.query, two.query, "*")
-
-
-S = TypeVar("S", str, bytes)
-
-
-def implied(wanted: Iterable[tuple[S, S]], given: tuple[tuple[S, S], ...], anything: S) -> bool:
-    names = {name for name, _ in given}
-    return all(pair in given or (pair[1] == anything and pair[0] in names) for pair in wanted)

@@ -1,6 +1,7 @@
 """The only place that reads the path of a route."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 from .config import Paths
 from .paths import Ambiguous, canonical
@@ -68,12 +69,19 @@ def read_names(text: str, segments: Sequence[str]) -> Iterator[str]:
             yield ""
 
 
+@lru_cache(maxsize=64)  # as many as there are different policies: one in a gateway
+def speller(policy: Paths) -> Callable[[bytes], str]:
+    """The spelling of literals under a policy. To find it takes longer than all else that a pattern needs."""
+    return canonical(
+        Paths.model_validate({name: "keep" if value == "keep" else "reject" for name, value in policy})
+    )
+
+
 def respell(text: str, plain: str, policy: Paths) -> str:
     """The literal part in canonical spelling. What no request can hold after all policies is refused."""
     if "?" in plain:
         raise ValueError(f"{text!r}: a path has no query; say `query: {{name: value}}` on the route")
-    kept = {name: "keep" if value == "keep" else "reject" for name, value in policy}
     try:
-        return canonical(Paths.model_validate(kept))(plain.encode())
+        return speller(policy)(plain.encode())
     except Ambiguous as error:
         raise ValueError(f"{text!r} matches no request: {error.detail}") from None

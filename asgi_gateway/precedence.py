@@ -7,8 +7,12 @@ from urllib.parse import parse_qsl
 
 from .asgi import Scope
 from .patterns import Pattern
+from .predicates import Lookup, Predicate, holding
 
 T = TypeVar("T")
+
+FEW = 8
+"""Entries that are asked one after the other; among more, the one that fits is looked up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,26 +47,47 @@ class Facts:
             return False
         return not entry.query or all(self._asks(*pair) for pair in entry.query)
 
+    def known(self) -> frozenset[Predicate]:
+        """All predicates that hold for the request."""
+        return holding(self._scope["headers"], self._asked())
+
     def _has_header(self, name: bytes, value: bytes) -> bool:
         return any(key == name and value in (b"*", found) for key, found in self._scope["headers"])
 
     def _asks(self, name: str, value: str) -> bool:
+        return any(key == name and value in ("*", found) for key, found in self._asked())
+
+    def _asked(self) -> Sequence[tuple[str, str]]:
         if self._query is None:
             text = self._scope["query_string"].decode("utf-8", "replace")
             self._query = parse_qsl(text, keep_blank_values=True)
-        return any(key == name and value in ("*", found) for key, found in self._query)
+        return self._query
 
 
 class Order(Generic[T]):
     """The entries for one host, in the order in which they are asked."""
 
-    __slots__ = ("by_method", "entries", "others")
+    __slots__ = ("_lookups", "by_method", "entries", "others")
 
     def __init__(self, entries: Iterable[Entry[T]]) -> None:
         self.entries = tuple(entries)
         methods = frozenset[str]().union(*(entry.methods for entry in self.entries))
         self.by_method = {method: tuple(until_certain(self.serving(method))) for method in methods}
         self.others = tuple(until_certain(self.serving("")))
+        self._lookups = {
+            method: lookup(entries)
+            for method, entries in (*self.by_method.items(), ("", self.others))
+            if len(entries) > FEW
+        }
+
+    def first(self, method: str, facts: Facts) -> Entry[T] | None:
+        """The first entry that serves a method and fits."""
+        if method not in self.by_method:
+            method = ""
+        if (many := self._lookups.get(method)) is not None:
+            return many.first(facts.known())
+        entries = self.by_method[method] if method else self.others
+        return next((entry for entry in entries if facts.fit(entry)), None)
 
     def serving(self, method: str) -> Iterator[Entry[T]]:
         """The entries that serve a method; the empty one is any that no entry names."""
@@ -88,6 +113,11 @@ class Place(Generic[T]):
         """The entries for a method and host. The last one, or none, has no predicate: it fits for certain."""
         order = self.order(host) if self._hosts else self._otherwise
         return order.by_method.get(method, order.others)
+
+    def first(self, method: str, host: str, facts: Facts) -> Entry[T] | None:
+        """The first entry for a method and host that fits."""
+        order = self.order(host) if self._hosts else self._otherwise
+        return order.first(method, facts)
 
     def order(self, host: str) -> Order[T]:
         if (found := self._hosts.get(host)) is not None:
@@ -126,6 +156,13 @@ def rank_of(entry: Entry[T], distance: int) -> tuple[int, int, int, int, bool, s
     """What is compared, in this order; lower goes first. It never ends in a tie: names are unique."""
     predicates = [value not in ("*", b"*") for _, value in (*entry.headers, *entry.query)]
     return -entry.priority, distance, -len(predicates), -sum(predicates), not entry.methods, entry.name
+
+
+def lookup(entries: Sequence[Entry[T]]) -> Lookup[Entry[T]]:
+    made = Lookup(entries)
+    for entry in entries:
+        made.add(entry)
+    return made
 
 
 def until_certain(entries: Iterable[Entry[T]]) -> Iterator[Entry[T]]:

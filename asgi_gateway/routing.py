@@ -86,12 +86,15 @@ class Table(Generic[T]):
         segments = path.split("/")
         facts: Facts | None = None
         for place in self._places(path, segments):
-            for entry in place.candidates(method, host):
-                if entry.headers or entry.query:
-                    facts = facts or Facts(scope)
-                    if not facts.fit(entry):
-                        continue
-                return entry, entry.pattern.params(segments)
+            candidates = place.candidates(method, host)
+            if not candidates:
+                continue
+            found: Entry[T] | None = candidates[0]
+            if candidates[0].headers or candidates[0].query:
+                facts = facts or Facts(scope)
+                found = place.first(method, host, facts)
+            if found is not None:
+                return found, found.pattern.params(segments)
         return None
 
     def _places(self, path: str, segments: Sequence[str]) -> Iterator[Place[T]]:
@@ -123,7 +126,8 @@ class Table(Generic[T]):
         facts, methods = Facts(scope), set[str]()
         for place in self._places(path, path.split("/")):
             for entry in place.order(host).entries:
-                if facts.fit(entry):
+                # Of many that could add nothing none is looked at.
+                if not entry.methods <= methods and facts.fit(entry):
                     methods |= entry.methods
         return frozenset(methods)
 

@@ -6,7 +6,19 @@ import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
 
-from . import bodies, chain, components, connections, profile, proxy, reload, routing, start, websocket
+from . import (
+    bodies,
+    chain,
+    components,
+    connections,
+    growth,
+    profile,
+    proxy,
+    reload,
+    routing,
+    start,
+    websocket,
+)
 from .machine import machine
 from .measure import Effort
 from .process import NotRunning
@@ -23,6 +35,7 @@ def commands() -> dict[str, ModuleType]:
         "components": components,
         "routing": routing,
         "reload": reload,
+        "growth": growth,
         "profile": profile,
     }
 

@@ -13,6 +13,7 @@ from asgi_gateway.gateway import Gateway
 from benchmarks import bodies, chain, components, connections, reload, routing, start, websocket
 from benchmarks.__main__ import read_options
 from benchmarks.bench import bench
+from benchmarks.cases import cases
 from benchmarks.flame import draw, fold, parts
 from benchmarks.goals import Goal
 from benchmarks.load import Report, parse_report
@@ -128,7 +129,7 @@ def test_the_measurement_of_routing_finds_every_route_it_asks_for(capsys: pytest
 
 
 async def test_every_component_that_is_measured_lets_its_requests_pass() -> None:
-    for case in components.cases():
+    for case in cases():
         quick = replace(case, different=min(case.different, 20), warm=20)
         cost = await components.measure(quick, batches=2, batch=5)
         assert cost.refused == 0, case.name

@@ -1,8 +1,12 @@
+import random
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
+from asgi_gateway import predicates
 from asgi_gateway.errors import ConfigError
+from asgi_gateway.predicates import Lookup, Predicate, holding
 from asgi_gateway.routing import Entry, Pattern, Table
 
 
@@ -170,3 +174,94 @@ def test_a_host_that_no_request_has_is_refused(host: str) -> None:
 )
 def test_a_host_that_a_request_may_have_is_taken(host: str) -> None:
     assert Table([entry("one", hosts=(host,))]).match("GET", host, "/a", {}) is not None
+
+
+def always_fits(one: Entry[None], two: Entry[None]) -> bool:
+    """Whether the predicates of `one` hold wherever those of `two` do, as one would say it."""
+    for wanted, given, anything in ((one.headers, two.headers, b"*"), (one.query, two.query, "*")):
+        for name, value in wanted:
+            if not any(name == other and value in (said, anything) for other, said in given):
+                return False
+    return True
+
+
+def test_the_first_that_always_fits_is_found_among_any() -> None:
+    dice = random.Random(7)
+    for _ in range(300):
+        entries = [
+            entry(
+                f"route-{number}",
+                headers=tuple(
+                    (name, dice.choice((b"1", b"2", b"*"))) for name in (b"x", b"y") if dice.random() < 0.5
+                ),
+                query=tuple((name, dice.choice(("1", "*"))) for name in ("q", "r") if dice.random() < 0.4),
+            )
+            for number in range(8)
+        ]
+        first, there = Lookup(entries), list[Entry[None]]()
+        for one in entries:
+            expected = next((other for other in there if always_fits(other, one)), None)
+            assert first.first(holding(one.headers, one.query)) is expected
+            if expected is None:
+                first.add(one)
+                there.append(one)
+
+
+def test_many_routes_at_one_path_are_not_compared_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    def asked(one: predicates.Asking) -> frozenset[Predicate]:
+        looks.append(one)
+        return told(one)
+
+    told = predicates.predicates
+    monkeypatch.setattr(predicates, "predicates", asked)
+    many = 300
+    Table([entry(f"route-{number}", headers=((b"x", b"%d" % number),)) for number in range(many)]).shadowed()
+    assert many <= len(looks) < 20 * many
+
+
+def test_a_request_finds_its_route_among_many_at_one_path() -> None:
+    dice = random.Random(9)
+    for _ in range(60):
+        entries = [
+            entry(
+                f"route-{number:02}",
+                methods=dice.choice(((), ("GET",), ("PUT",))),
+                headers=tuple(
+                    (name, dice.choice((b"1", b"2", b"3", b"*")))
+                    for name in (b"x", b"y")
+                    if dice.random() < 0.6
+                ),
+                query=tuple(
+                    (name, dice.choice(("1", "2", "*"))) for name in ("q", "r") if dice.random() < 0.5
+                ),
+                priority=number,
+            )
+            for number in range(30)
+        ]
+        table = Table(entries)
+        for _ in range(20):
+            headers = [(dice.choice((b"x", b"y")), dice.choice((b"1", b"2", b"4"))) for _ in range(2)]
+            query = [(dice.choice("qr"), dice.choice("12")) for _ in range(dice.randrange(3))]
+            asking = entry("request", headers=tuple(headers), query=tuple(query))
+            there = [
+                one for one in reversed(entries) if not one.methods or "GET" in one.methods
+            ]  # by priority
+            expected = next((one for one in there if always_fits(one, asking)), None)
+            scope = {"type": "http", "headers": headers, "query_string": urlencode(query).encode()}
+            found = table.match("GET", "localhost", "/a", scope)
+            assert (found[0] if found else None) is expected
+
+
+def test_the_methods_of_many_routes_at_one_path_are_told() -> None:
+    table = Table(
+        [
+            entry(f"{method}-{number}", methods=(method,), headers=((b"x", b"%d" % number),))
+            for method in ("PUT", "POST")
+            for number in range(50)
+        ]
+    )
+    scope = {"type": "http", "headers": [(b"x", b"7")], "query_string": b""}
+    assert table.match("GET", "localhost", "/a", scope) is None
+    assert table.allowed("localhost", "/a", scope) == {"PUT", "POST"}

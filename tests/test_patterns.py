@@ -1,7 +1,9 @@
 import re
+from collections.abc import Callable
 
 import pytest
 
+from asgi_gateway import paths, patterns
 from asgi_gateway.config import Paths
 from asgi_gateway.patterns import Pattern
 
@@ -112,3 +114,17 @@ def test_a_route_holds_nothing_that_the_policy_takes_away(text: str) -> None:
     changed = Paths(dot_segments="resolve", double_slash="merge", encoded_slash="decode")
     with pytest.raises(ValueError, match="matches no request"):
         Pattern(text, changed)
+
+
+def test_the_spelling_of_a_policy_is_found_once_for_all_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def canonical(policy: Paths) -> Callable[[bytes], str]:
+        found.append(policy)
+        return paths.canonical(policy)
+
+    monkeypatch.setattr(patterns, "canonical", canonical)
+    patterns.speller.cache_clear()
+    for number in range(100):
+        Pattern(f"/route-{number}/{{id}}", Paths(semicolon="keep"))
+    assert len(found) == 1

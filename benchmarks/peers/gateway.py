@@ -38,12 +38,12 @@ class GatewayPeer(Peer):
 
     def write(self, document: Document) -> str:
         """Put the configuration file there in one step, with the addresses of this run; its path."""
-        server = {"listen": f"127.0.0.1:{self.place.port}", "drain": "0s", "grace": "1s"}
+        own = {"drain": "0s", "grace": "1s", **document.get("server", {})}  # type: ignore[dict-item]
+        server = {**own, "listen": f"127.0.0.1:{self.place.port}"}
         target = {"targets": [f"http://127.0.0.1:{self.place.upstream}"]}
         declared: Mapping[str, Document] = {"origin": {}, "canary": {}, **document.get("upstreams", {})}  # type: ignore[dict-item]
         upstreams = {name: {**target, **options} for name, options in declared.items()}
-        more = {**document, "server": {**server, **document.get("server", {})}}  # type: ignore[dict-item]
-        whole = {**more, "upstreams": upstreams}
+        whole = {**document, "server": server, "upstreams": upstreams}
         text = json.dumps(whole).replace(UPSTREAM, f"http://127.0.0.1:{self.place.upstream}/")
         path = Path(self.place.write("gateway.json.new", text))
         return str(path.replace(self.place.folder / "gateway.json"))
