@@ -142,3 +142,24 @@ def test_batches_hold_whole_lines() -> None:
 
 def test_text_that_is_no_unicode_is_escaped() -> None:
     assert printable({"path": "/\udcff"}) == {"path": "/\\x3f"}
+
+
+async def test_a_pipe_as_standard_output_gets_all_and_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setitem(module.STREAMS, "stdout", writing)
+    log = Writer("stdout", 10_000_000, lambda: 0.0)
+    lines = [b"%06d " % number + b"x" * 300 + b"\n" for number in range(3000)]
+
+    def take() -> bytes:
+        with os.fdopen(reading, "rb") as pipe:
+            return pipe.read()
+
+    taking = asyncio.create_task(asyncio.to_thread(take))
+    for line in lines:
+        log.append(line)
+    await log.close()
+    assert os.get_blocking(writing)
+    os.close(writing)
+    assert (await taking).splitlines(keepends=True) == lines

@@ -16,6 +16,8 @@ INTERVAL = 0.1
 PATIENCE = 1000
 """Milliseconds that a pipe may be full before the lines for it are dropped."""
 STREAMS = {"stdout": 1, "stderr": 2}
+FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+LARGE = 1024 * 1024
 
 
 class Writer:
@@ -82,7 +84,11 @@ class Sink:
         self.file = file
         self._now = now
         self._lock = Lock()
-        self._descriptor = STREAMS.get(file, -1)
+        self._descriptor = -1
+        self._piece = PIPE_BUF
+        """Bytes of one write. So many go into a pipe in one piece: lines of workers are never mixed."""
+        self._blocks = True
+        """Whether a write may have to wait, so that it is asked before."""
         self._torn = False
         self._failing = False
         self._dropped = 0
@@ -95,7 +101,7 @@ class Sink:
             left = len(lines)
             try:
                 self._open()
-                for batch in batches(lines, self._piece()):
+                for batch in batches(lines, self._piece):
                     self._pour(b"".join(batch))
                     left -= len(batch)
                 self._confess()
@@ -128,14 +134,20 @@ class Sink:
         self._failing = True
 
     def _open(self) -> None:
-        if self.file in STREAMS:
-            return
-        if self._descriptor >= 0 and self._moved():
+        if self.file not in STREAMS and self._descriptor >= 0 and self._moved():
             self._shut()
-        if self._descriptor < 0:
+        if self._descriptor >= 0:
+            return
+        if self.file in STREAMS:
+            self._descriptor = stream(STREAMS[self.file])
+        else:
             # A FIFO without a reader must not hold the thread: not blocking, it fails.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._descriptor = os.open(self.file, flags, 0o640)
+            self._descriptor = os.open(self.file, FLAGS | os.O_CREAT, 0o640)
+        kind = os.fstat(self._descriptor).st_mode
+        if stat.S_ISREG(kind) or (stat.S_ISCHR(kind) and not os.isatty(self._descriptor)):
+            self._piece, self._blocks = LARGE, False
+        else:
+            self._piece, self._blocks = PIPE_BUF, os.get_blocking(self._descriptor)
 
     def _moved(self) -> bool:
         """Whether somebody took the file away, as logrotate does."""
@@ -145,25 +157,38 @@ class Sink:
             return True
 
     def _shut(self) -> None:
-        if self.file not in STREAMS and self._descriptor >= 0:
+        if self._descriptor >= 0 and self._descriptor not in STREAMS.values():
             os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _piece(self) -> int:
-        """Bytes of one write. So many go into a pipe that is ready in one piece, and without waiting."""
-        return 1024 * 1024 if stat.S_ISREG(os.fstat(self._descriptor).st_mode) else PIPE_BUF
+        self._descriptor = -1
 
     def _pour(self, data: bytes) -> None:
-        piece = self._piece()
         rest = memoryview(b"\n" + data if self._torn else data)
         while rest:
-            ready = poll()
-            ready.register(self._descriptor, POLLOUT)
-            if not ready.poll(PATIENCE):
-                raise TimeoutError(f"nobody reads for {PATIENCE} ms")
-            rest = rest[os.write(self._descriptor, rest[:piece]) :]
+            if self._blocks:
+                self._wait()
+            try:
+                rest = rest[os.write(self._descriptor, rest[: self._piece]) :]
+            except BlockingIOError:
+                self._wait()
             # What stands there is half a line: the next one begins anew.
             self._torn = bool(rest)
+
+    def _wait(self) -> None:
+        ready = poll()
+        ready.register(self._descriptor, POLLOUT)
+        if not ready.poll(PATIENCE):
+            raise TimeoutError(f"nobody reads for {PATIENCE} ms")
+
+
+def stream(number: int) -> int:
+    """Standard output or error. A pipe is opened once more: whether that blocks is nobody else's affair, and
+    what need not be asked costs half.
+    """
+    if stat.S_ISFIFO(os.fstat(number).st_mode):
+        # Not where there is no /proc, or another user made the pipe.
+        with suppress(OSError):
+            return os.open(f"/proc/self/fd/{number}", FLAGS)
+    return number
 
 
 def unwritable(file: str) -> str:
@@ -182,6 +207,9 @@ def unwritable(file: str) -> str:
 
 def batches(lines: list[bytes], most: int) -> Iterator[list[bytes]]:
     """Whole lines in groups of at most `most` bytes; a longer line is a group of its own."""
+    if sum(map(len, lines)) <= most:
+        yield lines
+        return
     batch: list[bytes] = []
     size = 0
     for line in lines:
