@@ -209,6 +209,10 @@ def marking(fields: Headers) -> OnStart:
     varies = new != list(fields)
 
     def mark(exchange: Exchange, message: Message) -> None:
+        names = [name for name, _ in message["headers"]]
+        if ANSWERED.isdisjoint(names) and b"vary" not in names:
+            message["headers"] += fields
+            return
         headers = [field for field in message["headers"] if field[0] not in ANSWERED]
         said = [text for name, text in headers if name == b"vary"] if varies else []
         headers += new if said and any(map(names_origin, said)) else fields

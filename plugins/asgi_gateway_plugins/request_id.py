@@ -29,9 +29,10 @@ class RequestId(
         echoes = self.echo
 
         def echo(exchange: Exchange, message: Message) -> None:
-            headers = [field for field in message["headers"] if field[0] != name]
+            headers = message["headers"]
+            if name in [field for field, _ in headers]:
+                headers = message["headers"] = [field for field in headers if field[0] != name]
             headers.append((name, exchange.id.encode()))
-            message["headers"] = headers
 
         def request_id(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             exchange: Exchange = scope[EXCHANGE]
