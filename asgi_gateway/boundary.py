@@ -4,10 +4,11 @@ import asyncio
 from asyncio import current_task, get_running_loop
 
 from .asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send
+from .call import CALL, Call, Failure
 from .clock import Clock
 from .config import TimeoutConfig
 from .errors import Aborted, CallerLeft, Rejected, UpstreamError
-from .exchange import CALL, EXCHANGE, Call, Exchange, Failure
+from .exchange import EXCHANGE, Exchange
 from .refusing import refuse, tell
 from .ticker import Ticker
 

@@ -5,9 +5,10 @@ import logging
 from typing import Any
 
 from .asgi import ASGIApp, Message, Receive, Scope, Send, is_stream
+from .call import CALL, Call
 from .clock import Clock
 from .errors import CallerLeft, Discarded, UpstreamError
-from .exchange import CALL, EXCHANGE, HOST, Call
+from .exchange import EXCHANGE, HOST
 from .importing import find
 
 FOREVER = float("inf")

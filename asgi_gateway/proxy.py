@@ -3,9 +3,10 @@
 from collections.abc import Awaitable, Callable
 
 from .asgi import ASGIApp, Receive, Scope, Send, is_stream
+from .call import CALL, Call
 from .clock import Clock
 from .errors import Discarded, UpstreamError
-from .exchange import CALL, EXCHANGE, HOST, Call, Exchange
+from .exchange import EXCHANGE, HOST, Exchange
 from .forwarding import Style, writer
 from .hops import NO_TRAILER
 from .paths import strip_root

@@ -5,9 +5,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from .asgi import Receive
+from .call import Call
 from .clock import Clock
 from .errors import Reason, UpstreamError
-from .exchange import Call, Exchange
+from .exchange import Exchange
 from .replay import Replay
 
 PERIOD = 0.025

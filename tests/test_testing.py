@@ -15,11 +15,12 @@ from pydantic import ConfigDict
 import asgi_gateway_contrib
 import asgi_gateway_plugins
 from asgi_gateway.asgi import ASGIApp, Message, Receive, Scope, Send
+from asgi_gateway.call import Call
 from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.config import Use, When
 from asgi_gateway.consumers import Consumer
 from asgi_gateway.errors import Aborted
-from asgi_gateway.exchange import EXCHANGE, Call
+from asgi_gateway.exchange import EXCHANGE
 from asgi_gateway.stage import Stage
 from asgi_gateway.testing import HandClock, Request, Upstream, check_component, gateway_around
 from asgi_gateway_contrib.http_signature import HttpSignature

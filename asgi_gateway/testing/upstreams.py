@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import PlainSerializer
 
 from ..asgi import ASGIApp, Header, Headers, Receive, Scope, Send
+from ..call import Call
 from ..component import Build
 from ..endpoint import Endpoint
 from ..errors import Discarded, UpstreamError
-from ..exchange import Call
 from ..local import Progress
 
 Moment = Literal["never", "head", "chunk"]

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from ..asgi import Header, Receive
-from ..exchange import Call
+from ..call import Call
 
 
 class Answer(Protocol):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ..asgi import Receive
+from ..call import Call
 from ..clock import Clock
 from ..errors import UpstreamError
-from ..exchange import Call
 from ..origin import Origin
 from .answer import Http1Answer
 from .dialing import dial

@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from ..call import Call
 from ..errors import UpstreamError
-from ..exchange import Call
 
 
 class Gate:

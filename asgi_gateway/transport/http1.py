@@ -7,8 +7,8 @@ from typing import cast
 import httptools
 
 from ..asgi import Header, Receive
+from ..call import Call
 from ..errors import Phase, UpstreamError
-from ..exchange import Call
 from ..hops import HOP_BY_HOP, unnamed
 from ..readable import asked_again
 from .answer import Http1Answer

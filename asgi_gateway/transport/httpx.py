@@ -10,11 +10,11 @@ from typing import Any, cast
 import httpx
 
 from ..asgi import Header, Headers, Message, Receive
+from ..call import Call
 from ..clock import Clock
 from ..component import Reply
 from ..config import TRANSPORTS, Upstream
 from ..errors import CallerLeft, ConfigError, ControlError, Phase, Problem, Reason, UpstreamError
-from ..exchange import Call
 from ..hops import end_to_end
 from ..importing import find
 from ..origin import Origin

@@ -5,10 +5,10 @@ import logging
 import random
 from typing import Any
 
+from ..call import Call, closed
 from ..clock import Clock
 from ..config import HealthConfig
 from ..errors import UpstreamError
-from ..exchange import Call, closed
 from ..ticker import Ticker
 from ..transport import Transport
 from ..transport.connections import Http1

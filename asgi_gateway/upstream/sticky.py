@@ -5,8 +5,9 @@ from functools import partial
 from hashlib import blake2b
 
 from ..asgi import Message, Scope, cookie
+from ..call import CALL, Call
 from ..config import StickyConfig
-from ..exchange import CALL, EXCHANGE, Call, Exchange
+from ..exchange import EXCHANGE, Exchange
 from .target import Target
 
 

@@ -12,10 +12,11 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from ..asgi import Header, Scope
+from ..call import CALL, Call
 from ..clock import Clock
 from ..config import Upstream
 from ..errors import Reason, UpstreamError
-from ..exchange import CALL, EXCHANGE, HOST, Call, Exchange
+from ..exchange import EXCHANGE, HOST, Exchange
 from ..forwarding import writer
 from ..hops import end_to_end
 from ..origin import Origin

@@ -3,7 +3,8 @@
 import asyncio
 
 from ..asgi import ASGIApp, Message, Receive, Scope, Send
-from ..exchange import CALL, EXCHANGE
+from ..call import CALL
+from ..exchange import EXCHANGE
 from .watch import Watch
 
 

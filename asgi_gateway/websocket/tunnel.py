@@ -8,10 +8,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
 from ..asgi import Receive, Scope, Send, answer, extension
+from ..call import CALL, Call
 from ..clock import Clock
 from ..config import Upstream
 from ..errors import CallerLeft, UpstreamError
-from ..exchange import CALL, EXCHANGE, Call, Exchange
+from ..exchange import EXCHANGE, Exchange
 from .closing import CLOSE_SECONDS, End, sendable
 from .handshake import Opening, Remote, fields_of
 from .inside import within

@@ -8,9 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 from asgi_gateway.asgi import RETRY_SOON, ASGIApp, Receive, Scope, Send
+from asgi_gateway.call import CALL, Call
 from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.errors import UpstreamError
-from asgi_gateway.exchange import CALL, Call
 from asgi_gateway.stage import Stage
 from asgi_gateway.units import Span
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from asgi_gateway.asgi import ASGIApp, Header, Message, Receive, Scope, Send, extension
+from asgi_gateway.call import CALL, Call
 from asgi_gateway.component import Build, Component
-from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange
+from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.mistake import mistake
 from asgi_gateway.stage import Stage
 from asgi_gateway.units import Size

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from asgi_gateway.asgi import ASGIApp, Header, Message, Receive, Scope, Send, answer
+from asgi_gateway.call import CALL, Call, Failure
 from asgi_gateway.component import Build, Component
 from asgi_gateway.config import Methods, Model, Name, Pairs
 from asgi_gateway.errors import Discarded, UpstreamError
-from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange, Failure
+from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.replay import Replay
 from asgi_gateway.stage import Stage
 from asgi_gateway.units import Size

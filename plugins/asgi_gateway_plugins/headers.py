@@ -13,10 +13,11 @@ from pydantic import (
 )
 
 from asgi_gateway.asgi import ASGIApp, Header, Message, Receive, Scope, Send
+from asgi_gateway.call import CALL, Call
 from asgi_gateway.component import Build, Component
 from asgi_gateway.config import read_pairs
 from asgi_gateway.declaration import Declaration
-from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange, OnStart
+from asgi_gateway.exchange import EXCHANGE, Exchange, OnStart
 from asgi_gateway.stage import Stage
 
 from .fields import HeaderName, is_framing, spellings

@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from asgi_gateway.asgi import ASGIApp, Message, Receive, Scope, Send, header
+from asgi_gateway.call import CALL, Call
 from asgi_gateway.component import Build, Component
 from asgi_gateway.config import Methods, Model
 from asgi_gateway.errors import Discarded, UpstreamError
-from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange
+from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.replay import Replay
 from asgi_gateway.stage import Stage
 from asgi_gateway.ticker import PerTry

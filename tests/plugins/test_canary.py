@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from asgi_gateway.asgi import Receive, Scope, Send
 from asgi_gateway.build import Dial
+from asgi_gateway.call import closed
 from asgi_gateway.clock import Clock
 from asgi_gateway.component import Build
 from asgi_gateway.errors import ConfigError
-from asgi_gateway.exchange import Exchange, closed
+from asgi_gateway.exchange import Exchange
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.hookspecs import hookimpl
 from asgi_gateway.showing import checked

@@ -9,9 +9,9 @@ import uvloop
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from asgi_gateway.call import Call, closed
 from asgi_gateway.clock import Clock
 from asgi_gateway.errors import UpstreamError
-from asgi_gateway.exchange import Call, closed
 from asgi_gateway.origin import Origin
 from asgi_gateway.transport import Answer
 from asgi_gateway.transport.connections import Http1

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 
+from asgi_gateway.call import Call, closed
 from asgi_gateway.errors import UpstreamError
-from asgi_gateway.exchange import Call, closed
 from asgi_gateway.origin import Origin
 from asgi_gateway.transport.connections import Http1
 from tests.properties.profile import NIGHTLY

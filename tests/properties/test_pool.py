@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from asgi_gateway.asgi import Message, Receive
+from asgi_gateway.call import Call, closed
 from asgi_gateway.clock import Clock
 from asgi_gateway.errors import CallerLeft, UpstreamError
-from asgi_gateway.exchange import Call, closed
 from asgi_gateway.origin import Origin
 from asgi_gateway.ticker import Ticker
 from asgi_gateway.transport.connections import Http1

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from asgi_gateway.asgi import Message
+from asgi_gateway.call import Call, closed
 from asgi_gateway.clock import Clock
 from asgi_gateway.config import Upstream
 from asgi_gateway.errors import CallerLeft, UpstreamError
-from asgi_gateway.exchange import Call, closed
 from asgi_gateway.origin import Origin
 from asgi_gateway.transport.httpx import HttpxTransport, translated
 from tests.peers import peer

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from asgi_gateway.asgi import Scope, Send
+from asgi_gateway.call import CALL, Call, closed
 from asgi_gateway.config import Upstream
 from asgi_gateway.consumers import Principal
-from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange, closed
+from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.upstream import Pool, Target
 
 

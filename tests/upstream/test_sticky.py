@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_gateway.asgi import Message, Scope
-from asgi_gateway.exchange import CALL, EXCHANGE
+from asgi_gateway.call import CALL
+from asgi_gateway.exchange import EXCHANGE
 from asgi_gateway.upstream import Pool, Target
 from tests.upstream.kit import pool, request, targets
 

@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from asgi_gateway.asgi import ASGIApp, Receive, Scope, Send
+from asgi_gateway.call import Call, closed
 from asgi_gateway.clock import Clock
 from asgi_gateway.config import Upstream
 from asgi_gateway.errors import UpstreamError
-from asgi_gateway.exchange import Call, closed
 from asgi_gateway.origin import Origin
 from asgi_gateway.transport.connections import Http1
 from asgi_gateway.transport.httpx import HttpxTransport

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from asgi_gateway.asgi import ASGIApp, Message, Receive, Scope, Send
+from asgi_gateway.call import CALL, Call
 from asgi_gateway.component import Build, Component, Refusal
 from asgi_gateway.errors import UpstreamError
-from asgi_gateway.exchange import CALL, EXCHANGE, Call, Exchange
+from asgi_gateway.exchange import EXCHANGE, Exchange
 from asgi_gateway.stage import Stage
 from asgi_gateway.units import Span, Time
 
