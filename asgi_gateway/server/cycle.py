@@ -193,11 +193,9 @@ class Cycle:
         frame = b""
         if length is not None:
             self._left = length
-        elif self._bodyless:
-            pass
-        elif self.scope["http_version"] == "1.0":
+        elif not self._bodyless and self.scope["http_version"] == "1.0":
             self._left = -1
-        else:
+        elif not self._bodyless:
             self._chunked = True
             frame = b"transfer-encoding: chunked\r\n"
         return frame + (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
@@ -258,6 +256,10 @@ class Cycle:
 
 def flush_all(heads: list[Cycle]) -> None:
     """The loop has turned. One call for all answers that began in this turn, and not one for each."""
-    for cycle in heads:
-        cycle.flush()
-    heads.clear()
+    begun, heads[:] = heads[:], ()
+    for cycle in begun:
+        # One that cannot be written keeps back no other.
+        try:
+            cycle.flush()
+        except Exception:
+            logger.exception("the head of an answer could not be written")
