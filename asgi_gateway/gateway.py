@@ -23,6 +23,7 @@ from .kernel import Kernel
 from .live import Live, Plan
 from .plugins import Plugins, suggestion
 from .refusing import tell
+from .turn import FEW, Turn
 
 FOREVER = float("inf")
 
@@ -61,6 +62,7 @@ class Gateway:
         self._kernel = Kernel(clock, dice)
         self._monotonic = self._kernel.clock.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn: Turn
         self._reloading = asyncio.Lock()
         self._extra: tuple[object, ...] = ()
         self._lives: list[Live] = []
@@ -182,6 +184,8 @@ class Gateway:
         extensions = scope.get("extensions")
         exchange.foreign = scope["type"] == "http" and (not extensions or "asgi_gateway" not in extensions)
         live.active.add(exchange)
+        if len(live.active) > FEW:
+            self._turn.crowded = True
         try:
             app, inner = self._door.enter(scope, exchange)
             if exchange.deadline < FOREVER:
@@ -242,7 +246,7 @@ class Gateway:
 
     def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Also without a lifespan everything runs from the first request on."""
-        self._loop = loop
+        self._loop, self._turn = loop, Turn.of(loop)
         self._kernel.resources.start()
 
     @asynccontextmanager

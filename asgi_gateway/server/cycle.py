@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 HIGH_WATER = 65536
 """Bytes of a request's body that wait for the app before reading pauses."""
-JOINED = 16384
-"""The largest piece of a body that is copied behind the head."""
 UNWANTED = 16 * 1024 * 1024
 """Bytes of a body that are thrown away after an early answer, before the connection is given up."""
 BODYLESS = frozenset({204, 304})
@@ -30,7 +28,6 @@ class Cycle:
         "_bodyless",
         "_chunked",
         "_event",
-        "_held",
         "_left",
         "_ready",
         "_trailers",
@@ -71,8 +68,6 @@ class Cycle:
         self._trailers = False
         """Whether trailers come after the body."""
         self._left = 0
-        self._held = b""
-        """The head of the answer, until a body comes with it or the loop turns."""
 
     async def run(self, app: ASGIApp) -> None:
         try:
@@ -106,9 +101,7 @@ class Cycle:
             self.started = True
             self._end_connection()
             date = self.protocol.server_state.default_headers
-            self.protocol.transport.write(
-                farewell(500, "internal_error", "the request could not be processed", date)
-            )
+            self.protocol.write(farewell(500, "internal_error", "the request could not be processed", date))
             self._finish()
 
     def feed(self, body: bytes) -> None:
@@ -139,7 +132,7 @@ class Cycle:
     async def receive(self) -> Message:
         if self.expects and self.more_body and not self.disconnected:
             self.expects = False
-            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.protocol.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.protocol.read_on()
         while not self._ready:
             if self._event is None:
@@ -177,11 +170,7 @@ class Cycle:
             # Without `100 Continue` nobody knows whether the body still comes: RFC 9110 10.1.1.
             self._end_connection()
         self.started = True
-        # One system call for head and body, where the body follows at once: 4 us of 52 for a proxied request.
-        self._held = lines + self._frame(status, length)
-        if not protocol.heads:
-            protocol.loop.call_soon(flush_all, protocol.heads)
-        protocol.heads.append(self)
+        protocol.hold(lines + self._frame(status, length))
 
     def _end_connection(self) -> None:
         self.protocol.surprising = self.keep_alive
@@ -200,34 +189,18 @@ class Cycle:
             frame = b"transfer-encoding: chunked\r\n"
         return frame + (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
 
-    def flush(self) -> None:
-        """Nothing came with the head: it goes alone."""
-        held, self._held = self._held, b""
-        if held and not self.disconnected:
-            self.protocol.transport.write(held)
-
-    def _write(self, piece: bytes) -> None:
-        if self._held:
-            if len(piece) > JOINED:
-                self.flush()
-            else:
-                piece, self._held = self._held + piece, b""
-        if piece:
-            self.protocol.transport.write(piece)
-
     def _continue(self, body: bytes, more: bool) -> None:
         """Write a piece of the body."""
         if self._bodyless:
-            self._write(b"")
+            self.protocol.write(b"")
         elif self._chunked:
             piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 piece += b"0\r\n" if self._trailers else b"0\r\n\r\n"
-            self._write(piece)
-        else:
-            if body or self._left > 0:
-                self._count(len(body), more)
-            self._write(body)
+            self.protocol.write(piece)
+        elif body or self._left > 0:
+            self._count(len(body), more)
+            self.protocol.write(body)
         if not more and not self._trailers:
             self._finish()
 
@@ -235,7 +208,7 @@ class Cycle:
         """Write the trailers; where they cannot stand, as behind a body of known length, they are dropped."""
         if self._trailers:
             self._trailers = False
-            self._write(trailers(headers))
+            self.protocol.write(trailers(headers))
             self._finish()
 
     def _count(self, size: int, more: bool) -> None:
@@ -252,14 +225,3 @@ class Cycle:
         self.complete = True
         self.wake()
         self.protocol.answered(self)
-
-
-def flush_all(heads: list[Cycle]) -> None:
-    """The loop has turned. One call for all answers that began in this turn, and not one for each."""
-    begun, heads[:] = heads[:], ()
-    for cycle in begun:
-        # One that cannot be written keeps back no other.
-        try:
-            cycle.flush()
-        except Exception:
-            logger.exception("the head of an answer could not be written")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from ..asgi import Scope
 from ..config import Server
+from ..turn import SMALL, Turn
 from .cycle import Cycle
 from .head import Refused
 from .lines import farewell
@@ -33,8 +34,6 @@ class GatewayProtocol(Reader):
     sweeper: ClassVar[Sweeper]
     most: ClassVar[int]
     half_close: ClassVar[bool]
-    heads: ClassVar[list[Cycle]]
-    """Answers that began in this turn of the loop."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,14 +49,14 @@ class GatewayProtocol(Reader):
         """Whether only the answer tells the caller that it is the last: it may have sent more already."""
         self.resumed = 0
         """How often the caller took enough for more to be written."""
+        self.held = b""
+        """What goes to the caller when the loop has turned."""
         self.leaving = False
         """Whether it is closed as soon as the caller has taken what was written."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self.heads and self.heads[0].protocol.loop is not self.loop:
-            # They were begun in a loop that has ended before it turned.
-            self.heads.clear()
+        self.turn = Turn.of(self.loop)
         if (told := shown(transport)) is not None:
             self.extensions = {**EXTENSIONS, "tls": told}
         if len(self.connections) > self.most:
@@ -70,6 +69,7 @@ class GatewayProtocol(Reader):
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         self.sweeper.discard(self)
+        self.held = b""
         self.leave()
         self.flow.resume_writing()
         self.release()
@@ -86,6 +86,7 @@ class GatewayProtocol(Reader):
     def eof_received(self) -> bool:  # type: ignore[override]
         """A FIN: the caller left. Whoever only closes its writing side looks the same, and may be meant."""
         if self.current is None:
+            self.flush()
             return False
         if self.half_close and not (self.reading is not None and self.reading.more_body):
             last = self.waiting[-1] if self.waiting else self.current
@@ -114,6 +115,7 @@ class GatewayProtocol(Reader):
 
     def reset(self) -> None:
         """Close it at once; what was not taken is lost."""
+        self.held = b""
         connection = self.transport.get_extra_info("socket")
         if connection is not None and connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -179,11 +181,40 @@ class GatewayProtocol(Reader):
     def switch(self) -> None:
         """The caller wants a WebSocket."""
         if self.current is None:
+            self.flush()
             self.sweeper.discard(self)
             self.handle_websocket_upgrade()
             self.release()
         else:
             self.refuse(Refused.bad("a WebSocket cannot begin behind another request"))
+
+    # What is written
+
+    def hold(self, piece: bytes) -> None:
+        """Give it to the caller when the loop has turned, or together with what follows before that."""
+        if not self.held:
+            self.turn.add(self)
+        self.held += piece
+
+    def write(self, piece: bytes) -> None:
+        """Give it to the caller; what is small when the loop has turned, if others are served too."""
+        held = self.held
+        if len(held) + len(piece) > SMALL:
+            self.flush()
+            self.transport.write(piece)
+        elif not self.turn.crowded:
+            self.held = held + piece
+            self.flush()
+        elif held:
+            self.held = held + piece
+        else:
+            self.hold(piece)
+
+    def flush(self) -> None:
+        """Give the caller what is held."""
+        held, self.held = self.held, b""
+        if held and not self.transport.is_closing():
+            self.transport.write(held)
 
     # How it ends
 
@@ -211,11 +242,12 @@ class GatewayProtocol(Reader):
 
     def say(self, refused: Refused, linger: float = LINGER) -> None:
         date = self.server_state.default_headers
-        self.transport.write(farewell(refused.status, refused.reason, refused.detail, date))
+        self.write(farewell(refused.status, refused.reason, refused.detail, date))
         self.close(linger)
 
     def close(self, linger: float = LINGER) -> None:
         """Close after what was written; softly if the caller still sends, so that it reads the answer."""
+        self.flush()
         more = self.waiting or self.in_head() or (self.reading is not None and self.reading.more_body)
         self.waiting.clear()
         self.leaving = True
@@ -232,6 +264,5 @@ def protocol(server: Server, most: int = NO_BOUND) -> type[GatewayProtocol]:
         "sweeper": Sweeper(Patience.of(server)),
         "most": most,
         "half_close": server.half_close,
-        "heads": [],
     }
     return type("ServedProtocol", (GatewayProtocol,), own)

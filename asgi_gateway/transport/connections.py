@@ -85,7 +85,7 @@ class Http1(Owner):
         except UpstreamError as error:
             # The target closed an idle connection just when the request went out (RFC 9112 9.3.1).
             stale = not fresh and error.reason == "reset" and error.phase == "head"
-            if not stale or receive is not None or method not in IDEMPOTENT:
+            if not stale or (error.sent and (receive is not None or method not in IDEMPOTENT)):
                 raise
         # Once: a request that ends each connection that it is sent over would end them all.
         connection = await self._acquire(call, fresh=True)

@@ -11,6 +11,7 @@ from ..call import Call
 from ..errors import Phase, UpstreamError
 from ..hops import HOP_BY_HOP, unnamed
 from ..readable import asked_again
+from ..turn import SMALL, Turn
 from .answer import Http1Answer
 from .upload import Upload
 
@@ -42,6 +43,7 @@ class Connection(asyncio.Protocol):
         "_drained",
         "_head",
         "_headers",
+        "_held",
         "_interim",
         "_keep_alive",
         "_loop",
@@ -50,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_special",
+        "_turn",
         "_until_close",
         "_uploading",
         "answer",
@@ -65,6 +68,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, owner: "Owner", loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
         self._loop = loop
+        self._turn = Turn.of(loop)
         self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.answer: Http1Answer | None = None
@@ -82,6 +86,8 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
+        self._held = b""
+        """A request that goes out when the loop has turned."""
         self._head = False
         self._headers: list[Header] = []
         self._special: list[Header] = []
@@ -106,12 +112,18 @@ class Connection(asyncio.Protocol):
         answer = self.answer = Http1Answer(self)
         try:
             call.phase = "head"
-            self.transport.write(head if upload is None else upload.first)
+            first = head if upload is None else upload.first
             if upload is not None and upload.more:
                 assert receive is not None
+                self.transport.write(first)
                 self._uploading = self._loop.create_task(self._pump(answer, upload, receive, call))
             else:
                 call.body_read = True
+                if self._turn.crowded and len(first) <= SMALL:
+                    self._held = first
+                    self._turn.add(self)
+                else:
+                    self.transport.write(first)
             # Not `self._head`: a complete answer frees the connection, which may serve somebody else already.
             while not answer.status:
                 if answer.failure is not None:
@@ -123,6 +135,12 @@ class Connection(asyncio.Protocol):
             answer.failure = None
             raise
         return answer
+
+    def flush(self) -> None:
+        """Send the request that is held. Where the target has just closed it stays: nobody has seen it."""
+        if self._held and not (self.closed or self.transport.is_closing()):
+            self.transport.write(self._held)
+            self._held = b""
 
     async def wait(self, answer: Http1Answer, phase: Phase) -> None:
         """Wait until something of the answer arrives; the ticker ends the wait when its time is over."""
@@ -175,7 +193,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         answer = self.answer
-        if answer is None:
+        if answer is None or self._held:
             # Bytes that nobody asked for: whose answer they would be is a guess.
             self.abort()
             return
@@ -347,7 +365,8 @@ class Connection(asyncio.Protocol):
             answer.connection = None
             if not answer.complete:
                 phase: Phase = "body" if self._head else "head"
-                answer.fail(UpstreamError("reset", phase, why or "the connection was closed", sent=True))
+                what = why or "the connection was closed"
+                answer.fail(UpstreamError("reset", phase, what, sent=not self._held))
         if self._uploading is not None:
             if self._uploading is not asyncio.current_task(self._loop):
                 self._uploading.cancel()

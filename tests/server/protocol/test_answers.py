@@ -1,12 +1,10 @@
 """What is written: framing, dates, and what an app cannot write."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
 from asgi_gateway.asgi import ASGIApp, Header, Receive, Scope, Send
-from asgi_gateway.server.cycle import flush_all
 
 from .conftest import DATE, Caller, Serve
 
@@ -166,21 +164,3 @@ async def test_a_second_answer_is_a_fault_of_the_app_and_does_not_reach_the_next
             ask(caller)
             assert (await caller.answer()).body == b"one"
     assert len(caplog.records) == 2
-
-
-def test_a_head_that_cannot_be_written_keeps_back_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    class Head:
-        def __init__(self, error: Exception | None = None) -> None:
-            self.error, self.written = error, False
-
-        def flush(self) -> None:
-            if self.error is not None:
-                raise self.error
-            self.written = True
-
-    bad, good = Head(RuntimeError("closed")), Head()
-    heads: list[Any] = [bad, good]
-    flush_all(heads)
-    assert good.written
-    assert heads == []
-    assert "could not be written" in caplog.text
