@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from asgi_gateway.call import closed
+from asgi_gateway.exchange import Exchange
 from asgi_gateway_plugins.access_log import writer as module
-from asgi_gateway_plugins.access_log.record import printable
-from asgi_gateway_plugins.access_log.writer import Writer, batches
+from asgi_gateway_plugins.access_log.record import json_lines
+from asgi_gateway_plugins.access_log.writer import Writer, joined
 
 
 @pytest.fixture
@@ -135,13 +137,15 @@ async def test_what_waits_is_written_when_it_is_stopped(file: Path) -> None:
     assert file.read_bytes() == b"last\n"
 
 
-def test_batches_hold_whole_lines() -> None:
+def test_pieces_hold_whole_lines() -> None:
     lines = [b"12", b"345", b"6789012", b"3"]
-    assert list(batches(lines, 5)) == [[b"12", b"345"], [b"6789012"], [b"3"]]
+    assert list(joined(lines, 5)) == [(b"12345", 2), (b"6789012", 1), (b"3", 1)]
 
 
 def test_text_that_is_no_unicode_is_escaped() -> None:
-    assert printable({"path": "/\udcff"}) == {"path": "/\\x3f"}
+    exchange = Exchange({"method": "GET", "path": "/"}, closed, 0.0)
+    exchange.path = "/\udcff"
+    assert json_lines(lambda: 0.0, ("path",), query=False)(exchange) == b'{"path":"/\\\\x3f"}\n'
 
 
 async def test_a_pipe_as_standard_output_gets_all_and_stays_as_it_was(

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from operator import itemgetter
+from typing import Any, Literal, get_args
 
 from asgi_gateway.asgi import Scope, header
 from asgi_gateway.component import Refusal
@@ -32,52 +33,61 @@ Name = Literal[
     "reported",
 ]
 
+NAMES: tuple[Name, ...] = get_args(Name)
+
 # Everything that could end a line, or a quoted word in it.
 UNSAFE = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 
 
 class Moments:
-    """Times of day as RFC 3339 writes them, in UTC. Many requests end in one second: it is written once."""
+    """Times of day as RFC 3339 writes them, in UTC. Under load many requests end in one millisecond: each is
+    written once.
+    """
 
-    __slots__ = ("_second", "_written")
+    __slots__ = ("_millisecond", "_second", "_seconds", "_written")
 
     def __init__(self) -> None:
-        self._second = -1
-        self._written = ""
+        self._second = self._millisecond = -1
+        self._seconds = self._written = ""
 
     def write(self, now: float) -> str:
         """`now` in seconds; what is less than a millisecond is cut off."""
-        second = int(now)
-        if second != self._second:
-            self._written = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-            self._second = second
-        return f"{self._written}.{int((now - second) * 1000):03d}Z"
+        millisecond = int(now * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, rest = divmod(millisecond, 1000)
+            if second != self._second:
+                self._seconds = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+                self._second = second
+            self._written = f"{self._seconds}.{rest:03d}Z"
+        return self._written
 
 
-def record(exchange: Exchange, time: str, *, query: bool) -> dict[str, Any]:
-    """The members of a line. `time`: when the request ended."""
+def record(exchange: Exchange, time: str, *, query: bool) -> tuple[Any, ...]:
+    """The members of a line, in the order of NAMES. `time`: when the request ended."""
     calls = exchange.calls
     attempts = calls[0].attempts if len(calls) == 1 else [each for call in calls for each in call.attempts]
     principal = exchange.principal
-    return {
-        "time": time,
-        "id": exchange.id,
-        "client": exchange.client,
-        "method": exchange.scope.get("method", "GET"),
-        "path": path(exchange, query=query),
-        "route": exchange.route,
-        "status": exchange.status,
-        "duration_ms": round((exchange.ended - exchange.started) * 1000, 3),
-        "bytes": exchange.sent,
-        "upstream": calls[-1].upstream if calls else "",
-        "target": attempts[-1].name if attempts else "",
-        "attempts": len(attempts),
-        "consumer": principal.consumer if principal is not None else "",
-        "outcome": exchange.outcome,
-        "cause": exchange.cause,
-        "tags": exchange.tags or {},
-        "reported": reports(exchange.reported) if exchange.reported else (),
-    }
+    return (
+        time,
+        exchange.id,
+        exchange.client,
+        exchange.scope.get("method", "GET"),
+        path(exchange, query=query),
+        exchange.route,
+        exchange.status,
+        # round() to three places costs three times as much.
+        int((exchange.ended - exchange.started) * 1e6 + 0.5) / 1000,
+        exchange.sent,
+        calls[-1].upstream if calls else "",
+        attempts[-1].name if attempts else "",
+        len(attempts),
+        principal.consumer if principal is not None else "",
+        exchange.outcome,
+        exchange.cause,
+        exchange.tags or {},
+        reports(exchange.reported) if exchange.reported else (),
+    )
 
 
 def reports(refusals: list[Refusal]) -> list[dict[str, Any]]:
@@ -102,26 +112,34 @@ def sent(scope: Scope) -> str:
 
 def json_lines(now: Now, fields: tuple[Name, ...], *, query: bool) -> Line:
     """The function that writes a request as one JSON object."""
+    from msgspec import defstruct
     from msgspec.json import Encoder
 
     # Tags may hold anything; and text that is not UTF-8 must not cost the line.
     encode = Encoder(enc_hook=str).encode
     moment = Moments().write
+    # Encoded in half the time of a dict.
+    shape = defstruct("Line", fields or NAMES, gc=False)
+    chosen = chooser(fields) if fields else None
 
     def line(exchange: Exchange) -> bytes:
         members = record(exchange, moment(now()), query=query)
-        if fields:
-            members = {name: members[name] for name in fields}
+        if chosen is not None:
+            members = chosen(members)
         try:
-            return encode(members) + b"\n"
+            return encode(shape(*members)) + b"\n"
         except UnicodeEncodeError:
-            return encode(printable(members)) + b"\n"
+            return encode(shape(*[escaped(str(found)) for found in members])) + b"\n"
 
     return line
 
 
-def printable(members: dict[str, Any]) -> dict[str, Any]:
-    return {name: escaped(str(found)) for name, found in members.items()}
+def chooser(fields: tuple[Name, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """The function that takes these members out of all."""
+    places = [NAMES.index(name) for name in fields]
+    if len(places) == 1:
+        return lambda members: (members[places[0]],)
+    return itemgetter(*places)
 
 
 def text_lines(now: Now, *, query: bool) -> Line:
@@ -130,7 +148,7 @@ def text_lines(now: Now, *, query: bool) -> Line:
     def line(exchange: Exchange) -> bytes:
         members = record(exchange, "", query=query)
         scope = exchange.scope
-        words = {name: escaped(str(found)) or "-" for name, found in members.items()}
+        words = {name: escaped(str(found)) or "-" for name, found in zip(NAMES, members, strict=True)}
         day = datetime.fromtimestamp(now(), UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
         words["consumer"] = words["consumer"].replace(" ", "\\x20")
         return (

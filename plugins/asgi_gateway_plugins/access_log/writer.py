@@ -19,6 +19,9 @@ STREAMS = {"stdout": 1, "stderr": 2}
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 LARGE = 1024 * 1024
 
+Piece = tuple[bytes, int]
+"""What is written at once, and how many lines that is."""
+
 
 class Writer:
     """The lines that wait for one file. What cannot be written is dropped and counted, never waited for."""
@@ -69,7 +72,10 @@ class Writer:
         lines, self._lines, self._size = self._lines, [], 0
         dropped, self._dropped = self._dropped, 0
         if lines or dropped:
-            await asyncio.to_thread(self._sink.write, lines, dropped)
+            # Here and not in the thread: that would take the interpreter from the requests for each line.
+            pieces = list(joined(lines, self._sink.piece))
+            del lines
+            await asyncio.to_thread(self._sink.write, pieces, dropped)
 
     async def close(self) -> None:
         """Write the rest, and close the file."""
@@ -85,7 +91,7 @@ class Sink:
         self._now = now
         self._lock = Lock()
         self._descriptor = -1
-        self._piece = PIPE_BUF
+        self.piece = PIPE_BUF
         """Bytes of one write. So many go into a pipe in one piece: lines of workers are never mixed."""
         self._blocks = True
         """Whether a write may have to wait, so that it is asked before."""
@@ -94,20 +100,20 @@ class Sink:
         self._dropped = 0
         self._said = float("-inf")
 
-    def write(self, lines: list[bytes], dropped: int) -> None:
+    def write(self, pieces: list[Piece], dropped: int) -> None:
         """Write these lines, and at most once a second how many were dropped before them."""
         with self._lock:
             self._dropped += dropped
-            left = len(lines)
+            written = 0
             try:
                 self._open()
-                for batch in batches(lines, self._piece):
-                    self._pour(b"".join(batch))
-                    left -= len(batch)
+                for data, _ in pieces:
+                    self._pour(data)
+                    written += 1
                 self._confess()
                 self._failing = False
             except OSError as error:
-                self._dropped += left
+                self._dropped += sum(lines for _, lines in pieces[written:])
                 self._fail(error)
 
     def close(self) -> None:
@@ -145,9 +151,9 @@ class Sink:
             self._descriptor = os.open(self.file, FLAGS | os.O_CREAT, 0o640)
         kind = os.fstat(self._descriptor).st_mode
         if stat.S_ISREG(kind) or (stat.S_ISCHR(kind) and not os.isatty(self._descriptor)):
-            self._piece, self._blocks = LARGE, False
+            self.piece, self._blocks = LARGE, False
         else:
-            self._piece, self._blocks = PIPE_BUF, os.get_blocking(self._descriptor)
+            self.piece, self._blocks = PIPE_BUF, os.get_blocking(self._descriptor)
 
     def _moved(self) -> bool:
         """Whether somebody took the file away, as logrotate does."""
@@ -167,7 +173,7 @@ class Sink:
             if self._blocks:
                 self._wait()
             try:
-                rest = rest[os.write(self._descriptor, rest[: self._piece]) :]
+                rest = rest[os.write(self._descriptor, rest[: self.piece]) :]
             except BlockingIOError:
                 self._wait()
             # What stands there is half a line: the next one begins anew.
@@ -205,18 +211,18 @@ def unwritable(file: str) -> str:
     return ""
 
 
-def batches(lines: list[bytes], most: int) -> Iterator[list[bytes]]:
-    """Whole lines in groups of at most `most` bytes; a longer line is a group of its own."""
+def joined(lines: list[bytes], most: int) -> Iterator[Piece]:
+    """Whole lines in pieces of at most `most` bytes; a longer line is a piece of its own."""
     if sum(map(len, lines)) <= most:
-        yield lines
+        yield b"".join(lines), len(lines)
         return
     batch: list[bytes] = []
     size = 0
     for line in lines:
         if batch and size + len(line) > most:
-            yield batch
+            yield b"".join(batch), len(batch)
             batch, size = [], 0
         batch.append(line)
         size += len(line)
     if batch:
-        yield batch
+        yield b"".join(batch), len(batch)
