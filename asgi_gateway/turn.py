@@ -35,7 +35,7 @@ class Turn:
         self._loop = loop
         self._held: list[Holding] = []
         self.crowded = False
-        """Whether it is worth waiting: more than FEW requests were under way, and there was a row since then."""
+        """Whether to wait: more than FEW requests were under way, and there was a row in each turn since."""
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "Turn":
