@@ -5,7 +5,7 @@ wait.
 import asyncio
 import errno
 import ssl
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -62,7 +62,8 @@ class Http1(Owner):
     def _forget(self) -> None:
         self._all: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[Connection | None], None] = OrderedDict()
+        """In the order in which they came. Any of them may leave, many at one time."""
         self._connecting = 0
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -140,13 +141,13 @@ class Http1(Owner):
         assert self._loop is not None
         waiter = call.waiter = self._loop.create_future()
         call.phase, call.limit = "pool", self.now() + self._wait
-        self._waiting.append(waiter)
+        self._waiting[waiter] = None
         try:
             given: Connection | None = await waiter
             return given
         except BaseException:
             if waiter in self._waiting:
-                self._waiting.remove(waiter)
+                del self._waiting[waiter]
             elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 # It was given something in the very moment in which it gave up: pass it on.
                 self._pass_on(waiter.result())
@@ -164,7 +165,7 @@ class Http1(Owner):
     def _room(self) -> None:
         """There may be room for one more connection: the first who waits may open it."""
         while self._waiting and len(self._all) + self._connecting < self._max_connections:
-            waiter = self._waiting.popleft()
+            waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():
                 self._connecting += 1
                 waiter.set_result(None)
@@ -176,7 +177,7 @@ class Http1(Owner):
             connection.abort()
             return
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():
                 waiter.set_result(connection)
                 return
@@ -265,7 +266,7 @@ class Http1(Owner):
             self._forget()
             return
         # Who is connecting goes on, and counts until then.
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, OrderedDict()
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_exception(UpstreamError("no_target", "pool", f"{self.origin} is closed"))

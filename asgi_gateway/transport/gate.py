@@ -1,7 +1,7 @@
 """The only place that bounds what is under way over a transport that does not do so well itself."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from ..call import Call
@@ -17,7 +17,8 @@ class Gate:
         self._most = most
         self._wait = wait
         self._now = now
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        """In the order in which they came. Any of them may leave, many at one time."""
 
     async def enter(self, call: Call) -> None:
         """UpstreamError if too many wait, or when the ticker ends the wait. Who is inside calls `leave`."""
@@ -28,12 +29,12 @@ class Gate:
             raise UpstreamError("pool_full", "pool", f"{len(self._waiting)} requests wait already")
         waiter = call.waiter = asyncio.get_running_loop().create_future()
         call.phase, call.limit = "pool", self._now() + self._wait
-        self._waiting.append(waiter)
+        self._waiting[waiter] = None
         try:
             await waiter
         except BaseException:
             if waiter in self._waiting:
-                self._waiting.remove(waiter)
+                del self._waiting[waiter]
             elif not waiter.cancelled() and waiter.exception() is None:
                 # It was let in in the very moment in which it gave up.
                 self.leave()
@@ -43,7 +44,7 @@ class Gate:
 
     def leave(self) -> None:
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():
                 waiter.set_result(None)
                 return

@@ -54,6 +54,9 @@ def round_robin(targets: Weighted) -> Pick:
 
 def at_random(targets: Weighted, dice: random.Random) -> Pick:
     population = [target for target, _ in targets]
+    if len({weight for _, weight in targets}) == 1:
+        roll, many = dice.random, len(targets)
+        return lambda: population[int(roll() * many)]
     bounds = list(accumulate(weight for _, weight in targets))
     return lambda: dice.choices(population, cum_weights=bounds)[0]
 
