@@ -1,7 +1,7 @@
 """The order of a chain, as a readable list."""
 
-from asgi_gateway.compiler import in_order
 from asgi_gateway.config import Use
+from asgi_gateway.folding import in_order
 from asgi_gateway.gateway import Gateway
 from asgi_gateway.plugins import Plugins
 from asgi_gateway.stage import Stage
