@@ -153,6 +153,9 @@ class Progress:
             kind == "http.response.start" and is_stream(message.get("headers", ()))
         ):
             call.streaming = True
+        if kind == "http.response.body" and type(message.get("body", b"")) is not bytes:
+            # Starlette lets its apps say memoryview, and not every component can.
+            message = {**message, "body": bytes(message["body"])}
         # While the caller takes it, it is not the app that is silent.
         call.silence, call.owing = FOREVER, False
         try:

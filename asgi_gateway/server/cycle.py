@@ -191,6 +191,9 @@ class Cycle:
 
     def _continue(self, body: bytes, more: bool) -> None:
         """Write a piece of the body."""
+        if type(body) is not bytes:
+            # Starlette lets its apps say memoryview.
+            body = bytes(body)
         if self._bodyless:
             self.protocol.write(b"")
         elif self._chunked:

@@ -179,6 +179,26 @@ def test_a_path_of_a_probe_that_is_none_is_a_problem() -> None:
         Gateway.parse({"probes": {"live": "/{a"}})
 
 
+async def views(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": memoryview(b"one"), "more_body": True})
+    await send({"type": "http.response.body", "body": bytearray(b"two")})
+
+
+@pytest.mark.parametrize("component", [None, "cache", "compress", "envelope"])
+async def test_an_app_of_this_process_may_say_other_kinds_of_bytes(component: str | None) -> None:
+    document = {
+        "upstreams": {"app": {"asgi": "tests.wire.test_upstreams:views"}},
+        "routes": [
+            {"name": "all", "path": "/*", "upstream": "app", "components": [component] if component else []}
+        ],
+    }
+    async with served(Gateway.parse(document)) as front:
+        answer = await (await front.caller()).ask()
+    assert answer.status == 200
+    assert b"onetwo" in answer.body
+
+
 async def scopes(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(scope, send, 200, " ".join(sorted(key for key in scope if "router" in key)).encode())
 

@@ -9,7 +9,7 @@ from asgi_gateway.asgi import ASGIApp, Header, Receive, Scope, Send
 from .conftest import DATE, Caller, Serve
 
 
-def answering(headers: Sequence[Header], *pieces: bytes, status: int = 200) -> ASGIApp:
+def answering(headers: Sequence[Header], *pieces: bytes | memoryview, status: int = 200) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         for piece in pieces:
@@ -30,6 +30,15 @@ async def test_an_answer_without_length_is_chunked(serve: Serve) -> None:
             ask(caller)
             answer = await caller.answer()
             assert (answer.body, answer[b"transfer-encoding"]) == (b"onetwo", [b"chunked"])
+
+
+@pytest.mark.parametrize("framing", [[], [(b"content-length", b"6")]], ids=["chunked", "length"])
+async def test_an_app_may_say_other_kinds_of_bytes(serve: Serve, framing: Sequence[Header]) -> None:
+    async with serve(answering(framing, memoryview(b"one"), bytearray(b"two"))) as server:
+        caller = await server.caller()
+        for _ in range(2):
+            ask(caller)
+            assert (await caller.answer()).body == b"onetwo"
 
 
 async def test_an_old_caller_never_gets_chunks(serve: Serve) -> None:
