@@ -148,6 +148,12 @@ def test_text_that_is_no_unicode_is_escaped() -> None:
     assert json_lines(lambda: 0.0, ("path",), query=False)(exchange) == b'{"path":"/\\\\x3f"}\n'
 
 
+def test_a_member_that_is_named_twice_is_written_once() -> None:
+    exchange = Exchange({"method": "GET", "path": "/"}, closed, 0.0)
+    line = json_lines(lambda: 0.0, ("method", "status", "method"), query=False)
+    assert line(exchange) == b'{"method":"GET","status":0}\n'
+
+
 async def test_a_pipe_as_standard_output_gets_all_and_stays_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

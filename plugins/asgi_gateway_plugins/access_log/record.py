@@ -118,9 +118,10 @@ def json_lines(now: Now, fields: tuple[Name, ...], *, query: bool) -> Line:
     # Tags may hold anything; and text that is not UTF-8 must not cost the line.
     encode = Encoder(enc_hook=str).encode
     moment = Moments().write
+    names = tuple(dict.fromkeys(fields)) or NAMES
     # Encoded in half the time of a dict.
-    shape = defstruct("Line", fields or NAMES, gc=False)
-    chosen = chooser(fields) if fields else None
+    shape = defstruct("Line", names, gc=False)
+    chosen = chooser(names) if names != NAMES else None
 
     def line(exchange: Exchange) -> bytes:
         members = record(exchange, moment(now()), query=query)
