@@ -70,11 +70,11 @@ class ChainBuild:
 
     @property
     def shares(self) -> bool:
-        return self._compiler.shares
+        return self._compiler.stored.shared
 
     @property
     def store(self) -> Store:
-        return self._compiler.store_for(self._component)
+        return self._compiler.stored.store_for(self._component)
 
     @property
     def end(self) -> ASGIApp:

@@ -1,5 +1,6 @@
 """The only place that turns a declaration into what serves requests."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -24,9 +25,13 @@ from .refusing import refuse
 from .resources import Lease
 from .routing import Entry, Pattern, Table
 from .stage import Stage
-from .store import Store, StoreRecords, open_store
+from .store import Store
+from .stored import Stored
 
 T = TypeVar("T")
+
+SLICE = 0.005
+"""Seconds that a reload may compile before requests get their turn."""
 
 
 def compile_config(
@@ -52,6 +57,19 @@ def compile_config(
             lease.release()
 
 
+async def in_slices(steps: Iterator[Live | None]) -> Live:
+    """Compile, and let requests through every few milliseconds."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for step in steps:
+        if step is not None:
+            return step
+        if loop.time() - began > SLICE:
+            await asyncio.sleep(0)
+            began = loop.time()
+    raise AssertionError("the compiler ends with a Live")
+
+
 class Compiler:
     """Holds what is known while one configuration is compiled."""
 
@@ -71,9 +89,7 @@ class Compiler:
         self.operations: dict[str, Operation] = {}
         self.on_live: list[Callable[[], None]] = []
         self._stores = stores
-        self._store: Store | None = None
-        self._counting: set[str] = set()
-        """Components that keep their state in the store."""
+        self._stored: Stored | None = None
         self._opened: dict[str, Opened] = {}
         self._apps: dict[str, ASGIApp] = {}
         self._opening: list[str] = []
@@ -86,21 +102,24 @@ class Compiler:
         config = self.config
         if problems := check_references(config, self.consumers):
             raise ConfigError(problems)
-        self._store = self._attempt(self._open_store)
-        if self._store is not None:
-            self._attempt(self._look_in, self._store)
-        for name in config.upstreams if self._store is not None else ():
+        self._stored = stored = self._attempt(Stored, config, self.kernel, self.lease, self._stores)
+        asked = self._attempt(self._probes)
+        trusted = self._attempt(Trusted, config.trusted_proxies, config.trusted_hops)
+        if stored is None:
+            # No chain can be built without it.
+            raise ConfigError(self._problems)
+        self._attempt(stored.look_in, self.consumers)
+        for name in config.upstreams:
             self._attempt(self.upstream, name, "")
             yield None
         entries, plans = [], []
-        for route in config.routes if self._store is not None else ():
+        for route in config.routes:
             if route.enabled and (made := self._attempt(self._route, route)):
                 entries.append(made[0])
                 plans.append(made[1])
             yield None
-        table = self._attempt(self._table, entries)
-        unmatched = self._attempt(self._unmatched) if self._store is not None else None
-        trusted = self._attempt(Trusted, config.trusted_proxies, config.trusted_hops)
+        table = self._attempt(Table, [*entries, *(asked or ())])
+        unmatched = self._attempt(self._unmatched)
         if self._problems or table is None or unmatched is None or trusted is None:
             raise ConfigError(self._problems)
         pools = [opened.pool for opened in self._opened.values() if opened.pool is not None]
@@ -116,13 +135,13 @@ class Compiler:
             plan=tuple(plans),
             warnings=(
                 *self._folding.warnings,
-                *self._apart(),
+                *stored.warnings(),
                 *table.shadowed(),
                 *unidentified(config),
                 *unsaid(config),
                 *unused(config),
             ),
-            apart=self._counts_apart(),
+            apart=stored.apart(),
             lease=self.lease,
             dials=self.dials,
             operations=self.operations,
@@ -140,58 +159,15 @@ class Compiler:
             self._problems += error.problems
             return None
 
+    @property
+    def stored(self) -> Stored:
+        assert self._stored is not None
+        return self._stored
+
     def up(self, name: str) -> Callable[[], bool]:
         """Whether an upstream has a target that is available. One that is no pool always is."""
         pool = self._opened[name].pool
         return always if pool is None else pool.up
-
-    # The store
-
-    def _open_store(self) -> Store:
-        """The store of the file; a reload that says the same has the same."""
-        options, now = self.config.store, self.kernel.clock.monotonic
-
-        def make() -> Store:
-            url = options.url.get_secret_value()
-            return open_store(url, self._stores, timeout=options.timeout, prefix=options.prefix, now=now)
-
-        return self.lease.keep(("store", options), make, None, close_store)
-
-    def _look_in(self, store: Store) -> None:
-        """Let callers be found in the store whom the file does not know."""
-        options = self.config.store.consumers
-        if options is None:
-            return
-        if not store.shared:
-            what = "there are no consumers in a store that only this process writes"
-            raise ConfigError(Problem(what, "store.consumers", "as in store.url: redis://127.0.0.1:6379/0"))
-        now, bounds = self.kernel.clock.monotonic, dict(options)
-        self.consumers.records = self.lease.keep(
-            ("records", self.config.store),
-            lambda: StoreRecords(store, now, **bounds),
-            None,
-            StoreRecords.aclose,
-        )
-
-    def store_for(self, component: str) -> Store:
-        """The store, for a component that keeps state in it."""
-        assert self._store is not None
-        self._counting.add(component)
-        return self._store
-
-    @property
-    def shares(self) -> bool:
-        assert self._store is not None
-        return self._store.shared
-
-    def _counts_apart(self) -> tuple[str, ...]:
-        """Components whose state each process has for itself."""
-        alone = self._store is not None and not self._store.shared
-        return tuple(sorted(self._counting)) if alone else ()
-
-    def _apart(self) -> Iterator[Problem]:
-        if (many := self.config.server.workers) > 1 and (names := self._counts_apart()):
-            yield counted_apart(names, many)
 
     # Upstreams
 
@@ -253,12 +229,11 @@ class Compiler:
         )
         return entry, self._plan(route, uses)
 
-    def _table(self, entries: Sequence[Entry[Serving]]) -> Table[Serving]:
+    def _probes(self) -> list[Entry[Serving]]:
         try:
-            asked = probes(self.config, self.kernel)
+            return probes(self.config, self.kernel)
         except ValueError as error:
             raise ConfigError(Problem(str(error), "probes")) from None
-        return Table([*entries, *asked])
 
     def _pattern(self, route: Route, owner: str) -> Pattern:
         try:
@@ -300,20 +275,6 @@ class Compiler:
 
 def always() -> bool:
     return True
-
-
-async def close_store(store: Store) -> None:
-    await store.aclose()
-
-
-def counted_apart(components: Sequence[str], workers: int) -> Problem:
-    """What several workers without a shared store mean for components that keep state in it."""
-    return Problem(
-        f"each of the {workers} workers counts for itself in {', '.join(components)}: limits admit up to "
-        f"{workers} times what is written, and what one worker remembers no other knows",
-        "store",
-        "share one, as in store: redis://127.0.0.1:6379/0",
-    )
 
 
 async def refused(scope: Scope, receive: Receive, send: Send) -> None:

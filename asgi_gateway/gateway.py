@@ -5,7 +5,7 @@ import logging
 import os
 import random
 from asyncio import current_task, get_running_loop
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 from . import loading
 from .asgi import RETRY_SOON, Headers, Receive, Scope, Send
 from .clock import Clock
-from .compiler import compile_config
+from .compiler import compile_config, in_slices
 from .component import Dial
 from .config import GatewayConfig
 from .door import Door
 from .errors import Aborted, CallerLeft, ConfigError, Problem
 from .exchange import Cut, Exchange
 from .kernel import Kernel
+from .lifespan import follow
 from .live import Live, Plan
 from .plugins import Plugins, suggestion
 from .refusing import tell
@@ -35,8 +36,6 @@ CUTS: dict[Cut, tuple[int, str, Headers]] = {
     "total_timeout": (504, "The time for this request is over.", ()),
 }
 """What a caller is told whose request the gateway itself ended."""
-SLICE = 0.005
-"""Seconds that a reload may compile before requests get their turn."""
 
 
 class Gateway:
@@ -173,7 +172,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._follow_lifespan(scope, receive, send)
+            await follow(self.lifespan(), receive, send)
             return
         # Once per request: Python 3.11 asks the system for its process id whenever the loop is asked for.
         loop = get_running_loop()
@@ -263,20 +262,6 @@ class Gateway:
         await self._kernel.stop()
         self._loop = None
 
-    async def _follow_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        stack = AsyncExitStack()
-        try:
-            await stack.enter_async_context(self.lifespan())
-        except Exception as error:
-            logger.error("the gateway could not start", exc_info=error)
-            await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await stack.aclose()
-        await send({"type": "lifespan.shutdown.complete"})
-
     # The next configuration
 
     async def reload(self, config: GatewayConfig | None = None, *, content: bytes | None = None) -> None:
@@ -311,16 +296,3 @@ class Gateway:
         self._kernel.max_spawned = live.config.server.limits.spawned
         for function in live.on_live:
             function()
-
-
-async def in_slices(steps: Iterator[Live | None]) -> Live:
-    """Compile, and let requests through every few milliseconds."""
-    loop = get_running_loop()
-    began = loop.time()
-    for step in steps:
-        if step is not None:
-            return step
-        if loop.time() - began > SLICE:
-            await asyncio.sleep(0)
-            began = loop.time()
-    raise AssertionError("the compiler ends with a Live")

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..compiler import counted_apart
 from ..errors import ConfigError
+from ..stored import counted_apart
 from . import logs
 from .listening import address, close, open_sockets, places
 from .reloading import ConfigFile, count, size

@@ -3,11 +3,10 @@ wait.
 """
 
 import asyncio
-import errno
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from ..asgi import Receive
 from ..call import Call
@@ -15,16 +14,13 @@ from ..clock import Clock
 from ..errors import UpstreamError
 from ..origin import Origin
 from .answer import Http1Answer
+from .connecting import failed, interruptible
 from .dialing import dial
 from .http1 import FOREVER, Connection, Owner
 from .upload import Upload
 
-T = TypeVar("T")
-
 RESTED = 0.05
 """Seconds of idleness after which a connection is looked at before it serves again."""
-HANDSHAKE = "SSL handshake is taking longer"
-"""How event loops word that a TLS handshake took too long."""
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 9.2.2
 
 
@@ -84,7 +80,8 @@ class Http1(Owner):
         try:
             return await connection.request(method, head, upload, receive, call)
         except UpstreamError as error:
-            # The target closed an idle connection just when the request went out (RFC 9112 9.3.1).
+            # The target closed an idle connection just when the request went out (RFC 9112 9.3.1), or before
+            # that: then nobody has seen it, whatever it asks for.
             stale = not fresh and error.reason == "reset" and error.phase == "head"
             if not stale or (error.sent and (receive is not None or method not in IDEMPOTENT)):
                 raise
@@ -219,7 +216,7 @@ class Http1(Owner):
         except ssl.SSLError as error:
             raise UpstreamError("tls_failed", "tls", f"{self.origin}: {error.reason or error}") from error
         except (OSError, UnicodeError) as error:
-            raise self._failed(error, call) from error
+            raise failed(error, call.phase, self.origin) from error
         else:
             connection.opened = self.now()
             # Who agreed on TLS may have more to say of that; before it nobody speaks until it is asked.
@@ -232,15 +229,6 @@ class Http1(Owner):
             self._connecting -= 1
             call.limit = FOREVER
             self._room()
-
-    def _failed(self, error: OSError | UnicodeError, call: Call) -> UpstreamError:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            return UpstreamError("exhausted", "connect", f"{self.origin}: {error.strerror}")
-        if HANDSHAKE in str(error):
-            return UpstreamError("tls_timeout", "tls", f"{self.origin}: {error}")
-        if call.phase == "tls":
-            return UpstreamError("tls_failed", "tls", f"{self.origin}: {error}")
-        return UpstreamError("connect_failed", "connect", f"{self.origin}: {sentence(error)}")
 
     async def _open(self, call: Call) -> Connection:
         loop = asyncio.get_running_loop()
@@ -276,37 +264,3 @@ class Http1(Owner):
 
 def is_over(connection: Connection) -> bool:
     return connection.closed or connection.transport.is_closing()
-
-
-async def interruptible(coroutine: Coroutine[Any, Any, T], call: Call, drop: Callable[[T], None]) -> T:
-    """Await something that takes a while, so that the ticker can end it; `drop` gets a result that comes too
-    late.
-    """
-    loop = asyncio.get_running_loop()
-    waiter = call.waiter = loop.create_future()
-    task = loop.create_task(coroutine)
-
-    def done(task: "asyncio.Task[T]") -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-        elif not task.cancelled() and task.exception() is None:
-            drop(task.result())
-
-    task.add_done_callback(done)
-    try:
-        await waiter
-    except BaseException:
-        if task.done() and not task.cancelled() and task.exception() is None:
-            drop(task.result())
-        task.cancel()
-        raise
-    finally:
-        call.waiter = None
-    return task.result()
-
-
-def sentence(error: OSError | UnicodeError) -> str:
-    """What the system says, in few words."""
-    if isinstance(error, UnicodeError):
-        return "this is no name of a host"
-    return error.strerror or str(error)

@@ -1,61 +1,40 @@
-"""The only place that speaks HTTP/1.1 to a target (RFC 9112)."""
+"""The only place that sends requests over HTTP/1.1 to a target (RFC 9112), and ends its connections."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 import httptools
 
-from ..asgi import Header, Receive
+from ..asgi import Receive
 from ..call import Call
 from ..errors import Phase, UpstreamError
-from ..hops import HOP_BY_HOP, unnamed
 from ..readable import asked_again
 from ..turn import SMALL, Turn
 from .answer import Http1Answer
+from .reading import HEAD_BYTES, TOO_LARGE, Reading
 from .upload import Upload
 
 HIGH_WATER = 64 * 1024
 """Body bytes held for a caller who reads slowly, before reading from the target pauses."""
-HEAD_BYTES = 64 * 1024
-"""The largest head of an answer, with all interim answers before it; and the most of its trailers."""
 
 END = b"\r\n\r\n"
-TOO_LARGE = f"its fields are larger than {HEAD_BYTES} bytes"
-
-TOO_LATE = 408
-NO_BODY = frozenset({204, 304})
-FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-SPECIAL = HOP_BY_HOP | FRAMING
-"""Fields that say something about the connection or the message on it."""
-SPACE = 0x20
 FOREVER = float("inf")
 
 
-class Connection(asyncio.Protocol):
+class Connection(Reading):
     """One connection to a target. It serves one request at a time, and tells its owner when it is free or
     gone.
     """
 
     __slots__ = (
-        "_bodiless",
-        "_buffered",
         "_drained",
-        "_head",
-        "_headers",
         "_held",
-        "_interim",
-        "_keep_alive",
         "_loop",
-        "_method",
         "_owner",
-        "_parser",
         "_paused",
-        "_special",
         "_turn",
-        "_until_close",
         "_uploading",
-        "answer",
         "call",
         "closed",
         "disturbed",
@@ -66,12 +45,11 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(self, owner: "Owner", loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._owner = owner
         self._loop = loop
         self._turn = Turn.of(loop)
-        self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self.answer: Http1Answer | None = None
         self.call: Call | None = None
         self.closed = False
         self.opened = self.idle_since = loop.time()
@@ -82,22 +60,8 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
         self._uploading: asyncio.Task[None] | None = None
-        self._method = ""
-        self._reset()
-
-    def _reset(self) -> None:
         self._held = b""
         """A request that goes out when the loop has turned."""
-        self._head = False
-        self._headers: list[Header] = []
-        self._special: list[Header] = []
-        """The fields of the head that its connection and its framing depend on."""
-        self._interim = False
-        self._until_close = False
-        self._keep_alive = False
-        self._buffered = 0
-        self._bodiless = 0
-        """Bytes since the last piece of a body: head, interim answers, sizes of chunks, trailers."""
 
     # Sending a request
 
@@ -105,8 +69,8 @@ class Connection(asyncio.Protocol):
         self, method: str, head: bytes, upload: Upload | None, receive: Receive | None, call: Call
     ) -> Http1Answer:
         """Send a request and wait for the head of its answer. Whoever gets the answer closes it."""
-        self._reset()
-        self._method = method
+        self._expect_answer(method)
+        self._held = b""
         self.used += 1
         self.call = call
         answer = self.answer = Http1Answer(self)
@@ -229,70 +193,6 @@ class Connection(asyncio.Protocol):
             if self._uploading is None:
                 self._finish()
 
-    def on_message_begin(self) -> None:
-        if self.answer is None or self.answer.complete:
-            # A second answer behind the first, or a part of one: it would become part of the next.
-            self._keep_alive = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if value and value[-1] <= SPACE:
-            # The parser leaves blanks behind a value, which are no part of it (RFC 9112 5.1). But a tab
-            # behind `chunked` is another coding to it.
-            value = value.rstrip(b" " if name == b"transfer-encoding" else b" \t")
-        if name in SPECIAL:
-            self._special.append((name, value))
-            if name != b"content-length":
-                return
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        status, version = self._parser.get_status_code(), self._parser.get_http_version()
-        if status < 100 or version not in ("1.1", "1.0"):
-            raise ValueError(f"HTTP/{version} {status} is not spoken here")
-        if status < 200:
-            self._interim = True
-            return
-        answer = self.answer
-        if answer is None or answer.complete:
-            return
-        headers, self._headers = self._headers, []
-        special, self._special = self._special, []
-        # What came with the end of the head may be body: only then the fields are counted.
-        if self._bodiless > HEAD_BYTES < size(headers) + size(special):
-            raise ValueError(TOO_LARGE)
-        framing = [pair for pair in special if pair[0] in FRAMING]
-        if framing and not has_one_meaning(framing, version):
-            raise ValueError("its framing has more than one meaning")
-        if len(special) > len(framing):
-            headers = unnamed(headers, [value for name, value in special if name == b"connection"])
-        answer.status, answer.headers = status, headers
-        answer.chunked = (b"transfer-encoding", b"chunked") in framing
-        # A 408 may answer nothing, said while the request was on its way: the right one comes behind.
-        self._keep_alive = self._parser.should_keep_alive() and status != TOO_LATE
-        self._head = True
-        self._bodiless = 0
-        if self._method == "HEAD":
-            answer.complete = True
-        elif status not in NO_BODY:
-            self._until_close = not framing
-
-    def on_body(self, body: bytes) -> None:
-        answer = self.answer
-        if answer is None or answer.complete:
-            self._keep_alive = False
-            return
-        answer.chunks.append(body)
-        self._buffered += len(body)
-
-    def on_message_complete(self) -> None:
-        answer, fields, self._headers = self.answer, self._headers, []
-        if self._interim:
-            self._interim, self._special = False, []
-        elif answer is not None and not answer.complete:
-            answer.complete = True
-            answer.trailers = fields
-
     def taken(self) -> None:
         self._buffered = 0
         if self._paused:
@@ -392,14 +292,3 @@ class Owner:
 
     def lost(self, connection: Connection) -> None:
         raise NotImplementedError
-
-
-def size(headers: Sequence[Header]) -> int:
-    """Bytes of the fields, with their separators."""
-    return sum(len(name) + len(value) + 4 for name, value in headers)
-
-
-def has_one_meaning(framing: Sequence[Header], version: str) -> bool:
-    """One length, or exactly `chunked`, which only HTTP/1.1 has (RFC 9112 6.1 to 6.3)."""
-    (name, value), *more = framing
-    return not more and (name == b"content-length" or (value.lower() == b"chunked" and version == "1.1"))
